@@ -1,0 +1,83 @@
+//! Every bound of the engine, each with its unit and its reason.
+//!
+//! Nothing that arrives from outside makes the engine hold more than these allow.
+
+use crate::time::Duration;
+
+/// Smallest MTU a packet link may have, in bytes: a handshake message and every control frame fit.
+pub const MTU_MIN_BYTES: usize = 256;
+/// Largest packet, in bytes: lengths fit 16 bits, and one packet's copy stays within the L2 cache.
+pub const MTU_MAX_BYTES: usize = 65_535;
+/// Bytes that sealing adds behind a packet: an AEAD tag (a CRC-32C without encryption is shorter).
+pub const TAG_MAX_BYTES: usize = 16;
+/// Longest packet header in bytes: flags and a packet number of four bytes.
+pub const HEADER_MAX_BYTES: usize = 5;
+
+/// Links of one bond at once: the scheduler's work per packet is linear in it.
+pub const LINKS_MAX: usize = 64;
+/// Largest link id: 2³⁰ attachments last a bond longer than its hosts, and ids stay four-byte varints.
+pub const LINK_ID_MAX: u32 = (1 << 30) - 1;
+/// Bonds of one peer key at once: a peer that restarts again and again must not fill the table.
+pub const BONDS_PER_PEER_MAX: usize = 16;
+/// Links between their first byte and a finished handshake, at once, per endpoint.
+pub const HALF_OPEN_LINKS_MAX: usize = 1024;
+/// Time a link may take for its handshake: three round trips over a slow serial line with losses.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First repeat of an unanswered handshake message; doubles each time.
+pub const HANDSHAKE_REPEAT: Duration = Duration::from_millis(250);
+/// Largest handshake message in bytes: fits the smallest MTU.
+pub const HANDSHAKE_MESSAGE_MAX_BYTES: usize = MTU_MIN_BYTES;
+
+/// Acknowledgement ranges kept and sent for each link: more means a link so lossy that the oldest no longer matter.
+pub const ACK_RANGES_MAX: usize = 64;
+/// Longest time an acknowledgement is held back.
+pub const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
+/// Packets on one link that may be unacknowledged: bounds the record of what was sent.
+pub const SENT_PACKETS_MAX: usize = 16_384;
+
+/// Streams one end may have open at once that the other opened, unless the configuration says less.
+pub const STREAMS_MAX: u64 = 16_384;
+/// Label of a stream, in bytes: long enough for a host name and port.
+pub const STREAM_LABEL_MAX_BYTES: usize = 288;
+/// Smallest receive window of a stream, in bytes; half of the receive buffer is kept for these.
+pub const STREAM_WINDOW_MIN_BYTES: u64 = 4096;
+/// Receive buffer of a bond, in bytes: 2 Gbit/s at 100 ms, the default of [`crate::config::Config`].
+pub const RECEIVE_BUFFER_BYTES: u64 = 48 << 20;
+/// Most the send buffer of a bond grows to, in bytes; the default of [`crate::config::Config`].
+pub const SEND_BUFFER_BYTES: u64 = 48 << 20;
+/// Least the send buffer of a stream holds before a writer waits, in bytes.
+pub const SEND_BUFFER_MIN_BYTES: u64 = 256 << 10;
+/// Separate pieces of one stream that wait for a gap to close; a sender of sane packets stays far below.
+pub const ASSEMBLER_CHUNKS_MAX: usize = 65_536;
+
+/// Largest datagram in bytes.
+pub const DATAGRAM_MAX_BYTES: usize = 64 << 10;
+/// Bytes of datagrams that wait for their missing fragments, per bond.
+pub const DATAGRAM_REASSEMBLY_BYTES: usize = 256 << 10;
+/// Age at which an incomplete or unsent datagram is dropped.
+pub const DATAGRAM_AGE_MAX: Duration = Duration::from_millis(200);
+/// Bytes of datagrams queued to be sent, and received but not yet taken, per bond and direction.
+pub const DATAGRAM_QUEUE_BYTES: usize = 1 << 20;
+
+/// Packets sealed with one key before the next key phase (design margin far below the AEAD's limits).
+pub const KEY_PHASE_PACKETS: u64 = 1 << 22;
+
+/// Time without any link after which a bond gives up.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time without traffic after which a link is probed.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Shortest silence that makes a link suspect: below it, scheduling noise of a busy host would.
+pub const SUSPECT_MIN: Duration = Duration::from_millis(20);
+/// Round trip assumed before the first sample, as RFC 9002 section 6.2.2 has it, in milliseconds lowered to
+/// what a cable or a metropolitan path shows.
+pub const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Longest time between two probes of a suspect link.
+pub const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(2);
+/// Packets in flight at the start on a link without a rate hint, in bytes (RFC 6928: ten segments).
+pub const INITIAL_WINDOW_BYTES: u64 = 10 * 1200;
+
+/// Longest reason text of a CLOSE, in bytes.
+pub const CLOSE_REASON_MAX_BYTES: usize = 128;
+/// Events kept for a caller that does not fetch them; the oldest go first.
+pub const EVENTS_MAX: usize = 4096;
