@@ -7,6 +7,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod config;
+pub mod connection;
+pub mod crypto;
+pub mod datagrams;
+pub mod endpoint;
+pub mod error;
+pub mod event;
+pub mod handshake;
 pub mod id;
 pub mod limits;
+mod link;
+pub mod range_set;
+mod scheduler;
+pub mod streams;
 pub mod time;
+pub mod wire;

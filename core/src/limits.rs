@@ -27,6 +27,25 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_REPEAT: Duration = Duration::from_millis(250);
 /// Largest handshake message in bytes: fits the smallest MTU.
 pub const HANDSHAKE_MESSAGE_MAX_BYTES: usize = MTU_MIN_BYTES;
+/// Length of OPEN1 and JOIN1 in bytes, padding included: no answer is longer, so an answer never amplifies.
+pub const HANDSHAKE_FIRST_MESSAGE_BYTES: usize = 192;
+/// Time that an authenticated answer has to overtake a sign, which nothing authenticates, that there will be none.
+pub const HANDSHAKE_GRACE: Duration = HANDSHAKE_REPEAT;
+/// Bytes that a link may bring before its handshake is done: every message of one, repeated ten times and more.
+pub const HANDSHAKE_LINK_MAX_BYTES: usize = 16 << 10;
+/// Exchanges begun on one link before its handshake is done, failed ones included: each costs up to five X25519.
+pub const HANDSHAKE_EXCHANGES_MAX: u32 = 8;
+/// OPENs that an endpoint begins to answer in a second, and at once after a quiet one: at about 0.3 ms each (four
+/// X25519) a flood takes a sixth of one processor. JOINs prove their bond first and need no such bound.
+pub const OPENS_PER_SECOND_MAX: u32 = 512;
+/// Bonds of all peers at once, per endpoint: bounds the table when any peer is allowed.
+pub const BONDS_MAX: usize = 4096;
+/// Join numbers behind the highest taken one that can still be taken; dials overtake each other by far less.
+pub const JOIN_WINDOW: u32 = 1024;
+/// Text of a refusal, in bytes: a short sentence, so that the message stays small.
+pub const REFUSAL_TEXT_MAX_BYTES: usize = 64;
+/// Longest acknowledgement delay that an end may tell (RFC 9000 section 18.2: less than 2¹⁴ ms).
+pub const ACK_DELAY_TOLD_MAX: Duration = Duration::from_millis((1 << 14) - 1);
 
 /// Acknowledgement ranges kept and sent for each link: more means a link so lossy that the oldest no longer matter.
 pub const ACK_RANGES_MAX: usize = 64;
@@ -37,8 +56,10 @@ pub const SENT_PACKETS_MAX: usize = 16_384;
 
 /// Streams one end may have open at once that the other opened, unless the configuration says less.
 pub const STREAMS_MAX: u64 = 16_384;
-/// Label of a stream, in bytes: long enough for a host name and port.
-pub const STREAM_LABEL_MAX_BYTES: usize = 288;
+/// Streams one end may ever open in a bond: the ids of more would not fit a varint.
+pub const STREAM_COUNT_MAX: u64 = 1 << 61;
+/// Label of a stream, in bytes: holds a host name and port, and its OPEN_STREAM still fits the smallest MTU.
+pub const STREAM_LABEL_MAX_BYTES: usize = 200;
 /// Smallest receive window of a stream, in bytes; half of the receive buffer is kept for these.
 pub const STREAM_WINDOW_MIN_BYTES: u64 = 4096;
 /// Receive buffer of a bond, in bytes: 2 Gbit/s at 100 ms, the default of [`crate::config::Config`].
@@ -58,6 +79,12 @@ pub const DATAGRAM_REASSEMBLY_BYTES: usize = 256 << 10;
 pub const DATAGRAM_AGE_MAX: Duration = Duration::from_millis(200);
 /// Bytes of datagrams queued to be sent, and received but not yet taken, per bond and direction.
 pub const DATAGRAM_QUEUE_BYTES: usize = 1 << 20;
+/// What each queued datagram counts beyond its own bytes, so that many tiny ones are bounded too.
+pub const DATAGRAM_OVERHEAD_BYTES: usize = 128;
+/// Idle datagram flows whose link is remembered; a flow that is forgotten may choose another link.
+pub const DATAGRAM_FLOWS_MAX: usize = 1024;
+/// Ranges of datagram numbers that are remembered to tell duplicates; an older duplicate is delivered twice.
+pub const DATAGRAM_SEEN_RANGES_MAX: usize = 1024;
 
 /// Packets sealed with one key before the next key phase (design margin far below the AEAD's limits).
 pub const KEY_PHASE_PACKETS: u64 = 1 << 22;

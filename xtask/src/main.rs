@@ -1,2 +1,62 @@
-//! Placeholder.
-fn main() {}
+//! Chores of the repository: `cargo xtask COMMAND`.
+#![allow(clippy::print_stdout, reason = "a chore talks to the terminal")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod chores;
+mod sim;
+mod steps;
+mod test;
+#[cfg(test)]
+mod tidy;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use xshell::Shell;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the repository", arg_required_else_help = true)]
+enum Xtask {
+    /// Everything that must be green before a change goes in
+    Test(test::Test),
+    /// Run the engine in the simulator: many seeds, or one again
+    Sim(sim::Sim),
+    #[command(flatten)]
+    Chore(Chore),
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build for release and measure beside TCP and MPTCP in network namespaces (root); see `bench --help`
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of bondwire-bench
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Break the engine in small ways and see whether a test notices (hours; needs cargo-mutants)
+    Mutants {
+        /// Arguments of cargo mutants
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let shell = Shell::new().context("no current folder")?;
+    shell.change_dir(root());
+    match Xtask::parse() {
+        Xtask::Test(test) => test.run(&shell),
+        Xtask::Sim(sim) => sim.run(&shell),
+        Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
+        Xtask::Chore(Chore::Mutants { arguments }) => chores::mutants(&shell, &arguments),
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}

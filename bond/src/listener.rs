@@ -1,0 +1,284 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bondwire_core::endpoint::{self, Endpoint, EndpointConfig, EndpointStats};
+use bondwire_core::error::CloseReason;
+use bondwire_core::handshake::{Attachment, Step};
+use bondwire_core::id::{BondId, PublicKey, Role};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::bond::Bond;
+use crate::config::{AllowedPeers, BondConfig, ListenConfig};
+use crate::driver::attach::{Attaching, Medium, attach};
+use crate::driver::handshake::{Answerer, Exchange, Fault, SharedEndpoint, run};
+use crate::driver::shared::{Clock, Shared};
+use crate::driver::timer;
+use crate::identity::{Identity, NoEntropy, random};
+use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPT_QUEUE_MAX, MTU_MAX_BYTES};
+use crate::link::{Acceptor, PacketLink, PacketReader, PacketWriter};
+
+/// Takes the bonds that others open, over links from any number of acceptors.
+///
+/// One bad link harms itself alone: strangers, noise and floods are bounded before they cost anything much, and an
+/// acceptor that runs out of descriptors goes on when there are some again. Dropping the listener ends its acceptors
+/// and unfinished handshakes; accepted bonds live on, but no link can join them any more.
+///
+/// See [`Bond`] for an example.
+pub struct Listener {
+    registry: Arc<Registry>,
+    accepted: tokio::sync::Mutex<mpsc::Receiver<Bond>>,
+}
+
+/// What the links of a listener share.
+struct Registry {
+    endpoint: SharedEndpoint,
+    config: BondConfig,
+    clock: Clock,
+    bonds: Mutex<HashMap<BondId, Arc<Shared>>>,
+    /// A bond was put into `bonds`.
+    added: Notify,
+    queue: mpsc::Sender<Bond>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Listener {
+    /// A listener with this identity, as yet without links. Call it within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`NoEntropy`] if the operating system gives no random bytes.
+    pub fn new(identity: &Identity, config: ListenConfig) -> Result<Self, NoEntropy> {
+        let allowed = match config.allowed {
+            AllowedPeers::Keys(keys) => endpoint::AllowedPeers::Only(keys.into_iter().collect()),
+            AllowedPeers::Any => endpoint::AllowedPeers::Any,
+        };
+        let suites = config.bond.suites.clone();
+        let secret = identity.secret().clone();
+        let endpoint = Endpoint::new(EndpointConfig { secret, allowed, suites }, random()?);
+        let (queue, accepted) = mpsc::channel(ACCEPT_QUEUE_MAX);
+        let registry = Registry {
+            endpoint: SharedEndpoint::new(endpoint),
+            config: config.bond,
+            clock: Clock::start(),
+            bonds: Mutex::default(),
+            added: Notify::new(),
+            queue,
+            stopped: watch::Sender::new(false),
+        };
+        Ok(Self { registry: Arc::new(registry), accepted: tokio::sync::Mutex::new(accepted) })
+    }
+
+    /// Waits for the next bond. Cancel safe. Its peer is authenticated; whether it is welcome is told by
+    /// [`Bond::peer`], and [`Bond::close`] turns it away.
+    pub async fn accept(&self) -> Bond {
+        match self.accepted.lock().await.recv().await {
+            Some(bond) => bond,
+            // The registry holds a sender for as long as the listener lives.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes a link that somebody dialled. The handshake runs in a task of its own; the link then opens a bond or joins
+    /// one.
+    pub fn add_link(&self, link: impl PacketLink) {
+        self.registry.clone().spawn(link);
+    }
+
+    /// Takes links from `acceptor` from now on.
+    pub fn add_acceptor(&self, acceptor: impl Acceptor) {
+        let registry = self.registry.clone();
+        let mut stopped = registry.stopped.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = accept_links(registry, acceptor) => {}
+            }
+        });
+    }
+
+    /// Lets `peer` open bonds from now on.
+    pub fn allow(&self, peer: PublicKey) {
+        self.registry.endpoint.lock().allow(peer);
+    }
+
+    /// Lets `peer` open no more bonds; those it has stay.
+    pub fn disallow(&self, peer: PublicKey) {
+        self.registry.endpoint.lock().disallow(peer);
+    }
+
+    /// Counts of what came in and what was refused, and why.
+    pub fn stats(&self) -> EndpointStats {
+        self.registry.endpoint.lock().stats()
+    }
+
+    /// Bonds that have not ended.
+    pub fn bonds(&self) -> usize {
+        self.registry.bonds().len()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.registry.stopped.send_replace(true);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("bonds", &self.bonds()).finish_non_exhaustive()
+    }
+}
+
+/// Accepts for ever. Errors cost a wait, so that a process without descriptors neither spins nor stops listening.
+async fn accept_links<A: Acceptor>(registry: Arc<Registry>, mut acceptor: A) {
+    let mut backoff = ACCEPT_BACKOFF_MIN;
+    loop {
+        match acceptor.accept().await {
+            Ok(link) => {
+                backoff = ACCEPT_BACKOFF_MIN;
+                registry.clone().spawn(link);
+            }
+            Err(e) => {
+                if backoff == ACCEPT_BACKOFF_MIN {
+                    let name = acceptor.name();
+                    tracing::warn!(target: "bondwire", "{name}: no link can be accepted: {e}; trying again");
+                }
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+impl Registry {
+    fn bonds(&self) -> std::sync::MutexGuard<'_, HashMap<BondId, Arc<Shared>>> {
+        self.bonds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives `link` a task for its handshake, if there are not too many of these.
+    fn spawn(self: Arc<Self>, link: impl PacketLink) {
+        let mut description = link.describe();
+        description.mtu_bytes = description.mtu_bytes.min(MTU_MAX_BYTES);
+        let offer = self.config.offer(&description);
+        let responder = match self.endpoint.lock().accept_link(self.clock.now(), offer) {
+            Ok(responder) => responder,
+            Err(busy) => {
+                tracing::warn!(target: "bondwire", "{}: {busy}", description.name);
+                return;
+            }
+        };
+        let answerer = Answerer::new(responder, self.endpoint.clone());
+        let (reader, writer) = link.split();
+        tokio::spawn(async move {
+            let mut stopped = self.stopped.subscribe();
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                () = self.answer(answerer, Medium { description, reader, writer }) => {}
+            }
+        });
+    }
+
+    /// The responder's handshake on one link.
+    async fn answer<R: PacketReader, W: PacketWriter>(
+        self: &Arc<Self>,
+        mut answerer: Answerer,
+        mut medium: Medium<R, W>,
+    ) {
+        let shaken = run(&mut answerer, self.clock, &mut medium.reader, &mut medium.writer).await;
+        let name = medium.description.name.clone();
+        match shaken {
+            Ok(Step::NewBond { attachment, evicted }) => {
+                self.evict(evicted);
+                self.open(&attachment, answerer, medium);
+            }
+            Ok(Step::LinkJoined(attachment)) => self.join(&attachment, answerer, medium).await,
+            Ok(_) => {}
+            Err(Fault::Medium(e)) => tracing::debug!(target: "bondwire", "{name}: no handshake: {e}"),
+            Err(Fault::Handshake(e)) => tracing::info!(target: "bondwire", "{name}: no handshake: {e}"),
+        }
+    }
+
+    /// A bond of a peer that had too many must go.
+    fn evict(&self, evicted: Option<BondId>) {
+        if let Some(shared) = evicted.and_then(|id| self.bonds().get(&id).cloned()) {
+            shared.with(|state, _| state.connection.fail(CloseReason::Evicted));
+        }
+    }
+
+    fn open<R: PacketReader, W: PacketWriter>(
+        self: &Arc<Self>,
+        attachment: &Attachment,
+        answerer: Answerer,
+        medium: Medium<R, W>,
+    ) {
+        let id = attachment.bond.id();
+        let engine = self.config.engine.clone();
+        let shared = Shared::new(self.clock, Role::Responder, Some(attachment.peer), engine);
+        self.bonds().insert(id, shared.clone());
+        self.added.notify_waiters();
+        let (registry, timed) = (self.clone(), shared.clone());
+        tokio::spawn(async move {
+            timer::run(timed).await;
+            registry.bonds().remove(&id);
+            registry.endpoint.lock().forget(id);
+        });
+        let bond = Bond::accepted(shared.clone());
+        if self.attach(&shared, attachment, answerer, medium) && self.queue.try_send(bond).is_err() {
+            tracing::warn!(target: "bondwire", "bond {id}: refused, {ACCEPT_QUEUE_MAX} bonds wait to be accepted");
+        }
+    }
+
+    async fn join<R: PacketReader, W: PacketWriter>(
+        self: &Arc<Self>,
+        attachment: &Attachment,
+        answerer: Answerer,
+        medium: Medium<R, W>,
+    ) {
+        // The task of the link that opened the bond may be about to put it into the table.
+        let found = timeout(Duration::from_secs(1), self.find(attachment.bond.id())).await;
+        if let Ok(shared) = found {
+            self.attach(&shared, attachment, answerer, medium);
+        }
+    }
+
+    async fn find(&self, id: BondId) -> Arc<Shared> {
+        loop {
+            let mut added = std::pin::pin!(self.added.notified());
+            added.as_mut().enable();
+            let found = self.bonds().get(&id).cloned();
+            if let Some(shared) = found {
+                return shared;
+            }
+            added.await;
+        }
+    }
+
+    /// Puts the link to work; `false` if the bond cannot take it.
+    fn attach<R: PacketReader, W: PacketWriter>(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        attachment: &Attachment,
+        mut answerer: Answerer,
+        medium: Medium<R, W>,
+    ) -> bool {
+        let id = attachment.bond.id();
+        let name = medium.description.name.clone();
+        let (registry, counted) = (self.clone(), shared.clone());
+        let ended = move || registry.count_links(id, &counted);
+        let last_message = answerer.poll_transmit(self.clock.now());
+        let attaching = Attaching { attachment, answerer: Some(answerer), last_message };
+        let attached = attach(shared, attaching, medium, ended);
+        self.count_links(id, shared);
+        if let Err(e) = &attached {
+            tracing::info!(target: "bondwire", "{name}: {e}");
+        }
+        attached.is_ok()
+    }
+
+    fn count_links(&self, id: BondId, shared: &Shared) {
+        let links = shared.look(|state| state.links.len());
+        self.endpoint.lock().set_links(id, links);
+    }
+}

@@ -1,0 +1,271 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bondwire_core::config::Policy;
+use bondwire_core::event::LinkState;
+use bondwire_core::id::LinkId;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::connector::Connector;
+use crate::driver::attach::LinkControl;
+use crate::driver::shared::{Shared, State};
+use crate::error::{AddLinkError, DialError};
+use crate::identity::random;
+use crate::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, REPLACE_EAGER, REPLACE_INTERVAL};
+use crate::link::Dialer;
+
+/// A handle on a dialer of a bond. Dropping it changes nothing; [`stop`](Self::stop) ends the dialer.
+#[derive(Clone)]
+pub struct DialerHandle {
+    status: Arc<Status>,
+}
+
+struct Status {
+    name: String,
+    now: watch::Sender<DialerState>,
+    policy: Mutex<Policy>,
+    stopped: watch::Sender<bool>,
+    shared: Arc<Shared>,
+}
+
+/// What a dialer is at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DialerState {
+    /// Its link, while that is in the bond.
+    pub link: Option<LinkId>,
+    /// What kept it from having a link, last; cleared when a link comes up.
+    pub fault: Option<DialError>,
+}
+
+impl DialerHandle {
+    /// Where it dials, such as `tcp 10.0.0.2:7700`.
+    pub fn name(&self) -> &str {
+        &self.status.name
+    }
+
+    /// Its link, or why it has none.
+    pub fn state(&self) -> DialerState {
+        self.status.now.borrow().clone()
+    }
+
+    /// Waits for the next change of [`state`](Self::state). Cancel safe. After the dialer's end it waits for ever.
+    pub async fn changed(&self) {
+        // The sender lives in `status`.
+        let _ = self.status.now.subscribe().changed().await;
+    }
+
+    /// Policy of its link and of all that follow.
+    pub fn set_policy(&self, policy: Policy) {
+        *lock(&self.status.policy) = policy;
+        if let Some(id) = self.state().link {
+            self.status.apply_policy(id);
+        }
+    }
+
+    /// Ends the dialer and takes its link out of the bond.
+    pub fn stop(&self) {
+        self.status.stopped.send_replace(true);
+        if let Some(id) = self.state().link {
+            self.status.shared.with(|state, now| state.connection.close_link(now, id));
+        }
+    }
+}
+
+impl fmt::Debug for DialerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DialerHandle").field("name", &self.status.name).field("state", &self.state()).finish()
+    }
+}
+
+impl Status {
+    fn report(&self, link: Option<LinkId>, fault: Option<DialError>) {
+        if let Some(fault) = &fault {
+            tracing::debug!(target: "bondwire", "{fault}");
+        }
+        self.now.send_replace(DialerState { link, fault });
+    }
+
+    fn apply_policy(&self, id: LinkId) {
+        let policy = *lock(&self.policy);
+        self.shared.with(|state, _| state.connection.set_link_policy(id, policy));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn start(
+    dialer: impl Dialer,
+    shared: Arc<Shared>,
+    connector: Option<Arc<Connector>>,
+) -> DialerHandle {
+    let status = Arc::new(Status {
+        name: dialer.name(),
+        now: watch::Sender::default(),
+        policy: Mutex::default(),
+        stopped: watch::Sender::new(false),
+        shared: shared.clone(),
+    });
+    let Some(connector) = connector else {
+        let refused = AddLinkError::NotInitiator { link: status.name.clone() };
+        status.report(None, Some(refused.into()));
+        return DialerHandle { status };
+    };
+    let handle = DialerHandle { status: status.clone() };
+    tokio::spawn(async move {
+        let mut stopped = status.stopped.subscribe();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            _ = shared.wait_until(State::closed_reason) => {}
+            () = (Redialer { dialer, connector, status: status.clone() }).run() => {}
+        }
+        let fault = status.now.borrow().fault.clone();
+        status.report(None, fault);
+    });
+    handle
+}
+
+/// The task of a dialer.
+struct Redialer<D> {
+    dialer: D,
+    connector: Arc<Connector>,
+    status: Arc<Status>,
+}
+
+impl<D: Dialer> Redialer<D> {
+    /// Keeps a link up for ever.
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.dial(None, None).await {
+                Ok(link) => {
+                    backoff = Backoff::default();
+                    let reason = self.keep(link).await;
+                    let name = self.status.name.clone();
+                    self.status.report(None, Some(DialError::LinkEnded { name, reason }));
+                }
+                Err(fault) => self.status.report(None, Some(fault)),
+            }
+            sleep(backoff.next()).await;
+        }
+    }
+
+    /// Dials once and runs the handshake. `patience` bounds the dial alone: a medium that was reached gets the time that
+    /// a handshake takes.
+    async fn dial(
+        &mut self,
+        replaces: Option<LinkId>,
+        patience: Option<Duration>,
+    ) -> Result<Arc<LinkControl>, DialError> {
+        let patience = patience.unwrap_or(Duration::MAX);
+        let dialled = timeout(patience, self.dialer.dial()).await;
+        let fault = match dialled {
+            Ok(Ok(link)) => {
+                let control = self.connector.add_link(link, replaces).await?;
+                self.status.apply_policy(control.id);
+                self.status.report(Some(control.id), None);
+                return Ok(control);
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("no answer within {patience:?}"),
+        };
+        Err(DialError::Dial { name: self.status.name.clone(), fault })
+    }
+
+    /// Watches a link until it ends, and finds a replacement while it is suspect. Answers why the last one ended.
+    async fn keep(&mut self, mut link: Arc<LinkControl>) -> String {
+        loop {
+            let mut watch = link.watch();
+            let troubled = |state| matches!(state, LinkState::Suspect | LinkState::Closed);
+            let (state, why) = until(&mut watch, troubled).await;
+            if state == LinkState::Closed {
+                return why;
+            }
+            tokio::select! {
+                biased;
+                () = recovered(&mut watch) => {}
+                replacement = self.replace(&link) => link = replacement,
+            }
+        }
+    }
+
+    /// Dials until there is a link in place of `old`: eagerly at first. The end of `old` changes nothing, for the peer may
+    /// end it because the replacement is under way.
+    async fn replace(&mut self, old: &LinkControl) -> Arc<LinkControl> {
+        let eager_until = Instant::now() + REPLACE_EAGER;
+        // A dial into the void is cut short so that the next one goes out soon; now and then one gets more time, for
+        // paths that are slow.
+        for factor in [1, 2, 4].into_iter().cycle() {
+            let begun = Instant::now();
+            let interval = if begun < eager_until { REPLACE_INTERVAL } else { DIAL_BACKOFF_MAX };
+            let patience = if begun < eager_until { REPLACE_INTERVAL * factor } else { DIAL_BACKOFF_MAX };
+            match self.dial(Some(old.id), Some(patience)).await {
+                Ok(link) => return link,
+                Err(fault) if old.is_closed() => self.status.report(None, Some(fault)),
+                Err(fault) => {
+                    tracing::debug!(target: "bondwire", "no replacement for link {}: {fault}", old.id);
+                }
+            }
+            sleep_until(begun + interval).await;
+        }
+        // The cycle above has no end.
+        std::future::pending().await
+    }
+}
+
+/// Waits until a link is in a state that `wanted` names.
+async fn until(
+    watch: &mut watch::Receiver<(LinkState, String)>,
+    wanted: impl Fn(LinkState) -> bool,
+) -> (LinkState, String) {
+    match watch.wait_for(|(state, _)| wanted(*state)).await {
+        Ok(now) => now.clone(),
+        // Nobody is left who could change it: the link's tasks are gone.
+        Err(_) => (LinkState::Closed, String::new()),
+    }
+}
+
+/// Waits until a suspect link is well again. One that ends never is.
+async fn recovered(watch: &mut watch::Receiver<(LinkState, String)>) {
+    if until(watch, |state| state == LinkState::Active).await.0 == LinkState::Closed {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Growing waits with jitter, so that the dialers of many hosts do not fall into step.
+struct Backoff {
+    wait: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { wait: DIAL_BACKOFF_MIN }
+    }
+}
+
+impl Backoff {
+    /// The next wait: three quarters to five quarters of a value that doubles each time.
+    fn next(&mut self) -> Duration {
+        let [jitter] = random::<1>().unwrap_or([128]);
+        let jittered = self.wait * (384 + u32::from(jitter)) / 512;
+        self.wait = (self.wait * 2).min(DIAL_BACKOFF_MAX);
+        jittered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_bound() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = std::iter::repeat_with(|| backoff.next()).take(20).collect();
+        assert!(waits[0] >= DIAL_BACKOFF_MIN * 3 / 4 && waits[0] <= DIAL_BACKOFF_MIN * 5 / 4, "{waits:?}");
+        assert!(waits[19] >= DIAL_BACKOFF_MAX * 3 / 4 && waits[19] <= DIAL_BACKOFF_MAX * 5 / 4, "{waits:?}");
+    }
+}

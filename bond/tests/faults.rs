@@ -1,0 +1,344 @@
+//! Bad links, bad peers and bad luck, over links in memory and in virtual time.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use bondwire::error::{AddLinkError, DialError, HandshakeError};
+use bondwire::link::{
+    Acceptor, Dialer, LinkDescription, PacketBatch, PacketLink, PacketWriter, StreamLink, memory,
+};
+use bondwire::{
+    AllowedPeers, Bond, BondConfig, Class, CloseReason, Identity, LinkState, ListenConfig, Listener, Suite,
+};
+use common::{Hosts, exchange};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+fn handshake_error(result: Result<bondwire::LinkId, AddLinkError>) -> HandshakeError {
+    match result {
+        Err(AddLinkError::Handshake { error, .. }) => error,
+        other => panic!("not a failed handshake: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_handshake_messages_are_repeated() {
+    for lost in 1..=3 {
+        for at_listener in [false, true] {
+            let hosts = Hosts::new();
+            let (near, far) = memory::pair(1500, 64 * 1024);
+            let faults = if at_listener { far.faults() } else { near.faults() };
+            faults.lose_next(lost);
+            hosts.listener.add_link(far);
+            hosts.bond.add_link(near).await.unwrap();
+            let accepted = hosts.listener.accept().await;
+            exchange(&hosts.bond, &accepted, 10_000).await;
+            assert_eq!(hosts.listener.bonds(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_packets_are_dropped_and_sent_again() {
+    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305, Suite::None] {
+        let hosts = Hosts::with(BondConfig { suites: vec![suite], ..BondConfig::default() });
+        let link = hosts.add_link().await;
+        let accepted = hosts.listener.accept().await;
+        for _ in 0..5 {
+            link.damage_next(1);
+            exchange(&hosts.bond, &accepted, 50_000).await;
+        }
+        assert!(accepted.dropped_packets() > 0, "{suite:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wrong_peer_is_named() {
+    let hosts = Hosts::new();
+    let stranger = Identity::generate().unwrap();
+    let bond = Bond::connect(&hosts.here, stranger.public_key(), BondConfig::default()).unwrap();
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    hosts.listener.add_link(far);
+    let error = handshake_error(bond.add_link(near).await);
+    assert!(
+        matches!(error, HandshakeError::WrongPeer { got, .. } if got == hosts.there.public_key()),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_peer_is_refused_until_it_is_allowed() {
+    let hosts = Hosts::new();
+    let stranger = Identity::generate().unwrap();
+    let bond = Bond::connect(&stranger, hosts.there.public_key(), BondConfig::default()).unwrap();
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    hosts.listener.add_link(far);
+    let refused = bond.add_link(near).await.unwrap_err();
+    assert!(refused.is_refusal() && refused.to_string().contains("not among the allowed peers"), "{refused}");
+    assert_eq!(hosts.listener.stats().refused_not_allowed, 1);
+
+    hosts.listener.allow(stranger.public_key());
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    hosts.listener.add_link(far);
+    bond.add_link(near).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_is_for_cables() {
+    let config = BondConfig { suites: vec![Suite::None], ..BondConfig::default() };
+    let hosts = Hosts::with(config.clone());
+    hosts.add_link().await;
+    let over_ip = |stream| {
+        let mut description = LinkDescription::new("tcp", "tcp somewhere", 9000);
+        description.over_ip = true;
+        StreamLink::new(stream, description)
+    };
+    let bond = Bond::connect(&hosts.here, hosts.there.public_key(), config).unwrap();
+    let (near, _far) = tokio::io::duplex(64 * 1024);
+    let error = handshake_error(bond.add_link(over_ip(near)).await);
+    assert_eq!(error, HandshakeError::NothingToOffer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_back_to_its_own_host_is_named() {
+    let identity = Identity::generate().unwrap();
+    let listen = ListenConfig { allowed: AllowedPeers::Any, bond: BondConfig::default() };
+    let listener = Listener::new(&identity, listen).unwrap();
+    let stranger = Identity::generate().unwrap().public_key();
+    let bond = Bond::connect(&identity, stranger, BondConfig::default()).unwrap();
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    listener.add_link(far);
+    assert_eq!(handshake_error(bond.add_link(near).await), HandshakeError::Looped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_ends_that_dial_are_told_so() {
+    let (a, b) = (Hosts::new(), Hosts::new());
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    let (one, other) = tokio::join!(a.bond.add_link(near), b.bond.add_link(far));
+    // The first to give up may take the link from the other.
+    let errors = [one.unwrap_err(), other.unwrap_err()].map(|e| e.to_string());
+    assert!(errors.iter().any(|e| e.contains("both ends of the link are the initiator")), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_protocols_are_named_and_harm_nobody() {
+    let hosts = Hosts::new();
+    hosts.add_link().await;
+    let accepted = hosts.listener.accept().await;
+    let describe = || LinkDescription::new("pipe", "pipe", 9000);
+    for junk in
+        [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"\x00\x00", b"\xff\xff\xff", b"\x00\x05abcde", b"\x81"]
+    {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        hosts.listener.add_link(StreamLink::new(server, describe()));
+        client.write_all(junk).await.unwrap();
+        // And then silence: the listener lets go by itself.
+        let mut rest = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut rest).await;
+    }
+    let (mut server, client) = tokio::io::duplex(64 * 1024);
+    server.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    let error = handshake_error(hosts.bond.add_link(StreamLink::new(client, describe())).await);
+    assert_eq!(error, HandshakeError::NotBondwire { looks_like: "an HTTP answer" });
+    exchange(&hosts.bond, &accepted, 100_000).await;
+    assert_eq!(hosts.listener.stats().half_open_links, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_links_are_bounded_and_time_out() {
+    let hosts = Hosts::new();
+    hosts.add_link().await;
+    let accepted = hosts.listener.accept().await;
+    let silent: Vec<_> = (0..10_000)
+        .map(|_| {
+            let (near, far) = memory::pair(300, 1000);
+            hosts.listener.add_link(far);
+            near
+        })
+        .collect();
+    let stats = hosts.listener.stats();
+    assert_eq!(stats.half_open_links, bondwire::limits::HALF_OPEN_LINKS_MAX as u64);
+    assert_eq!(stats.refused_busy, 10_000 - stats.half_open_links);
+    exchange(&hosts.bond, &accepted, 100_000).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(hosts.listener.stats().half_open_links, 0);
+    hosts.add_link().await;
+    drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_handshake_then_silence_times_out() {
+    let hosts = Hosts::new();
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    // The listener hears the first message, and then nothing it could use.
+    far.faults().lose_next(u32::MAX);
+    hosts.listener.add_link(far);
+    let error = handshake_error(hosts.bond.add_link(near).await);
+    assert!(matches!(error, HandshakeError::Timeout { .. }), "{error}");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(hosts.listener.stats().half_open_links, 0);
+}
+
+/// Dials links in memory, into whatever listener the test puts there.
+struct MemoryDialer(mpsc::UnboundedSender<memory::MemoryLink>);
+
+impl Dialer for MemoryDialer {
+    type Link = memory::MemoryLink;
+
+    fn name(&self) -> String {
+        "memory".into()
+    }
+
+    async fn dial(&mut self) -> io::Result<memory::MemoryLink> {
+        let (near, far) = memory::pair(1500, 64 * 1024);
+        self.0.send(far).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+        Ok(near)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialer_redials_for_ever() {
+    let hosts = Hosts::new();
+    let (dialled, mut dials) = mpsc::unbounded_channel();
+    let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
+    let mut accepted = None;
+    for _ in 0..5 {
+        let far = dials.recv().await.unwrap();
+        let faults = far.faults();
+        hosts.listener.add_link(far);
+        hosts.bond.connected().await.unwrap();
+        if accepted.is_none() {
+            accepted = Some(hosts.listener.accept().await);
+        }
+        exchange(&hosts.bond, accepted.as_ref().unwrap(), 10_000).await;
+        assert!(handle.state().link.is_some());
+        faults.cut();
+        while handle.state().link.is_some() {
+            handle.changed().await;
+        }
+        assert!(matches!(handle.state().fault, Some(DialError::LinkEnded { .. })));
+    }
+    dials.close();
+    while !matches!(handle.state().fault, Some(DialError::Dial { .. })) {
+        handle.changed().await;
+    }
+    handle.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_link_is_replaced() {
+    let hosts = Hosts::new();
+    let (dialled, mut dials) = mpsc::unbounded_channel();
+    let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
+    let far = dials.recv().await.unwrap();
+    let faults = far.faults();
+    hosts.listener.add_link(far);
+    let accepted = hosts.listener.accept().await;
+    exchange(&hosts.bond, &accepted, 10_000).await;
+    let old = handle.state().link.unwrap();
+
+    faults.black_hole(true);
+    let mut near = hosts.bond.open_stream(Class::Bulk).await.unwrap();
+    near.write_all(b"into the void").await.unwrap();
+    // The replacement is dialled while the old link is suspect, and takes its place.
+    hosts.listener.add_link(dials.recv().await.unwrap());
+    let mut far = accepted.accept_stream().await.unwrap();
+    let chunk = far.read_chunk(100).await.unwrap().unwrap();
+    assert_eq!(chunk, b"into the void"[..]);
+    assert_ne!(handle.state().link, Some(old));
+    let links = hosts.bond.links();
+    assert!(links.iter().all(|link| link.id != old || link.state == LinkState::Closed), "{links:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_peer_ends_the_bond_at_once() {
+    let hosts = Hosts::new();
+    let (dialled, mut dials) = mpsc::unbounded_channel();
+    hosts.bond.add_dialer(MemoryDialer(dialled));
+    let far = dials.recv().await.unwrap();
+    let faults = far.faults();
+    hosts.listener.add_link(far);
+    hosts.bond.connected().await.unwrap();
+    // Another process with the same key.
+    let restarted = Listener::new(&hosts.there, ListenConfig::allow([hosts.here.public_key()])).unwrap();
+    faults.cut();
+    let serve = async {
+        while let Some(far) = dials.recv().await {
+            restarted.add_link(far);
+        }
+        std::future::pending::<()>().await;
+    };
+    let reason = tokio::select! {
+        reason = hosts.bond.closed() => reason,
+        () = serve => unreachable!(),
+    };
+    assert_eq!(reason, CloseReason::PeerRestarted);
+}
+
+/// Fails now and then, as a socket does when no descriptors are left.
+struct FlakyAcceptor(VecDeque<io::Result<memory::MemoryLink>>);
+
+impl Acceptor for FlakyAcceptor {
+    type Link = memory::MemoryLink;
+
+    fn name(&self) -> String {
+        "flaky".into()
+    }
+
+    async fn accept(&mut self) -> io::Result<memory::MemoryLink> {
+        match self.0.pop_front() {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_acceptor_goes_on() {
+    let hosts = Hosts::new();
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    let no_descriptors = || Err(io::Error::from_raw_os_error(24));
+    let mut results: VecDeque<_> = std::iter::repeat_with(no_descriptors).take(50).collect();
+    results.push_back(Ok(far));
+    hosts.listener.add_acceptor(FlakyAcceptor(results));
+    // Fifty failures take longer than one handshake is given.
+    let late = hosts.bond.add_link(near);
+    tokio::time::timeout(Duration::from_secs(5), std::future::pending::<()>()).await.unwrap_err();
+    drop(late);
+    let (near, far) = memory::pair(1500, 64 * 1024);
+    hosts.listener.add_acceptor(FlakyAcceptor([no_descriptors(), no_descriptors(), Ok(far)].into()));
+    hosts.bond.add_link(near).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_medium_that_never_takes_a_byte_is_given_up() {
+    let hosts = Hosts::new();
+    let (near, _far) = memory::pair(1500, 1);
+    let (reader, mut writer) = near.split();
+    let mut batch = PacketBatch::new(0);
+    batch.push(&[0; 100]);
+    writer.send(&mut batch).await.unwrap();
+    let error = handshake_error(hosts.bond.add_link(Rejoined(reader, writer)).await);
+    assert!(matches!(error, HandshakeError::Timeout { .. }), "{error}");
+}
+
+/// A link made of two halves.
+struct Rejoined(memory::MemoryReader, memory::MemoryWriter);
+
+impl PacketLink for Rejoined {
+    type Reader = memory::MemoryReader;
+    type Writer = memory::MemoryWriter;
+
+    fn describe(&self) -> LinkDescription {
+        LinkDescription::new("memory", "full", 1500)
+    }
+
+    fn split(self) -> (memory::MemoryReader, memory::MemoryWriter) {
+        (self.0, self.1)
+    }
+}

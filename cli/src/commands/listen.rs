@@ -1,0 +1,103 @@
+//! `bondwire listen`
+
+use std::sync::Arc;
+
+use bondwire::{AllowedPeers, Bond, ListenConfig, Listener, Policy, PublicKey};
+use bondwire_tcp::TcpAcceptor;
+use clap::Args;
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+use crate::forward::spec::Permit;
+use crate::link_spec::LinkSpec;
+use crate::options::{CipherOptions, KeyOption};
+use crate::service::{self, Services, close_code};
+use crate::signals::Interrupt;
+use crate::{events, keys, session};
+
+/// Arguments of `bondwire listen`.
+#[derive(Args)]
+pub(crate) struct Listen {
+    /// Where to take links: tcp:HOST[:PORT][,key=value...]; tcp:* is every address of this host
+    #[arg(value_name = "LINK", required = true)]
+    links: Vec<LinkSpec>,
+    #[command(flatten)]
+    key: KeyOption,
+    /// Public key of a peer that may open bonds; repeatable
+    #[arg(long, value_name = "PUBKEY", value_parser = keys::parse_public_key)]
+    allow: Vec<PublicKey>,
+    /// Let anyone open bonds who reaches a link: encrypted, but nobody is checked
+    #[arg(long, conflicts_with = "allow")]
+    accept_any_peer: bool,
+    /// Target that peers may reach through this host, each part may be *; repeatable
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:*")]
+    permit_open: Vec<Permit>,
+    #[command(flatten)]
+    cipher: CipherOptions,
+}
+
+impl Listen {
+    pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
+        let config = ListenConfig { allowed: self.allowed()?, bond: self.cipher.bond_config()? };
+        let identity = self.key.load()?;
+        let listener = Listener::new(&identity, config).map_err(Failure::configuration)?;
+        for link in &self.links {
+            listener.add_acceptor(bind(link).await?);
+        }
+        tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
+        let services = Arc::new(Services { permits: self.permit_open });
+        let mut bonds = JoinSet::new();
+        loop {
+            tokio::select! {
+                // Bonds first, so that those which wait when the program ends are closed like the others.
+                biased;
+                bond = listener.accept() => {
+                    bonds.spawn(serve(bond, Arc::clone(&services), interrupt.clone()));
+                }
+                () = interrupt.wait() => break,
+                Some(_) = bonds.join_next(), if !bonds.is_empty() => {}
+            }
+        }
+        drop(listener);
+        bonds.join_all().await;
+        Err(Failure::interrupted())
+    }
+
+    fn allowed(&self) -> Result<AllowedPeers, Failure> {
+        if self.accept_any_peer {
+            tracing::warn!("--accept-any-peer: whoever reaches a link is let in");
+            return Ok(AllowedPeers::Any);
+        }
+        if self.allow.is_empty() {
+            return Err(Failure::configuration(
+                "nobody may connect: name peers with --allow PUBKEY (`bondwire pubkey` prints it there), or let \
+                 everybody in with --accept-any-peer",
+            ));
+        }
+        Ok(AllowedPeers::Keys(self.allow.clone()))
+    }
+}
+
+async fn bind(link: &LinkSpec) -> Result<TcpAcceptor, Failure> {
+    if link.policy != Policy::Active {
+        return Err(Failure::configuration(format!("{link}: policy= goes with the end that connects")));
+    }
+    let at_link = |error| Failure::configuration(format!("{link}: {error}"));
+    let acceptor = TcpAcceptor::bind(&link.address).await.map_err(at_link)?;
+    tracing::info!("listening on tcp {}", acceptor.local_addr().map_err(at_link)?);
+    Ok(acceptor)
+}
+
+/// Serves one bond until it ends or this program does.
+async fn serve(bond: Bond, services: Arc<Services>, mut interrupt: Interrupt) {
+    let peer = bond.peer().map(|peer| keys::public_key_text(&peer)).unwrap_or_default();
+    let about = format!("{}: ", peer.chars().take(SHORT_KEY_CHARS).collect::<String>());
+    tracing::info!("{about}new bond from {peer}");
+    tokio::select! {
+        () = interrupt.wait() => session::close(&bond, close_code::LISTENER_ENDS, "the listener ends").await,
+        ((), ()) = async { tokio::join!(events::log(&bond, &about), service::serve(&bond, &services)) } => {}
+    }
+}
+
+/// Characters of a public key that tell peers apart in the log: the prefix and eight more.
+const SHORT_KEY_CHARS: usize = 14;

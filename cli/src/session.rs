@@ -1,0 +1,137 @@
+//! The connecting end of a bond.
+
+use std::time::Duration;
+
+use bondwire::error::{AddLinkError, CloseReason, DialError};
+use bondwire::{Bond, BondConfig, DialerHandle, Identity, PublicKey};
+use bondwire_tcp::TcpDialer;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::failure::{Exit, Failure};
+use crate::link_spec::LinkSpec;
+use crate::options::PeerOptions;
+use crate::service::close_code;
+
+/// How often the dialers' faults are looked at until then.
+const FAULT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Time in which the peer is told that a bond ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What it takes to open a bond to one peer, again and again.
+pub(crate) struct Session {
+    identity: Identity,
+    /// `None` takes whoever answers.
+    peer: Option<PublicKey>,
+    config: BondConfig,
+    links: Vec<LinkSpec>,
+    first_link_timeout: Duration,
+}
+
+/// A bond whose links are dialled as long as this lives.
+pub(crate) struct DialledBond {
+    pub(crate) bond: Bond,
+    dialers: Vec<(String, DialerHandle)>,
+    first_link_timeout: Duration,
+}
+
+impl Session {
+    pub(crate) fn new(options: PeerOptions) -> Result<Self, Failure> {
+        if options.peer.is_none() {
+            tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
+        }
+        Ok(Self {
+            config: options.cipher.bond_config()?,
+            identity: options.key.load()?,
+            peer: options.peer,
+            links: options.links,
+            first_link_timeout: Duration::from_secs(options.timeout),
+        })
+    }
+
+    /// Opens a bond and starts to dial its links.
+    pub(crate) fn dial(&self) -> Result<DialledBond, Failure> {
+        let config = self.config.clone();
+        let bond = match self.peer {
+            Some(peer) => Bond::connect(&self.identity, peer, config),
+            None => Bond::connect_to_anyone(&self.identity, config),
+        };
+        let bond = bond.map_err(Failure::configuration)?;
+        let dial = |link: &LinkSpec| {
+            let dialer = bond.add_dialer(TcpDialer::new(link.address.clone()));
+            dialer.set_policy(link.policy);
+            (link.to_string(), dialer)
+        };
+        let dialers = self.links.iter().map(dial).collect();
+        Ok(DialledBond { bond, dialers, first_link_timeout: self.first_link_timeout })
+    }
+}
+
+impl DialledBond {
+    /// Waits for the first link, and names each link's fault when none comes up.
+    pub(crate) async fn first_link(&self) -> Result<(), Failure> {
+        let refused = async {
+            let mut check = interval(FAULT_CHECK_INTERVAL);
+            check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !self.is_refused() {
+                check.tick().await;
+            }
+        };
+        let connected = timeout(self.first_link_timeout, self.bond.connected());
+        tokio::select! {
+            biased;
+            connected = connected => match connected {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(reason)) => Err(ended(&reason)),
+                Err(_) => Err(Failure::new(Exit::NoLink, self.faults())),
+            },
+            () = refused => Err(Failure::new(Exit::Refused, self.faults())),
+        }
+    }
+
+    /// Closes the bond and tells the peer, without waiting for what is not delivered yet.
+    pub(crate) async fn close(self) {
+        close(&self.bond, close_code::DONE, "").await;
+    }
+
+    /// Whether every link got as far as the peer, and was refused.
+    fn is_refused(&self) -> bool {
+        self.dialers.iter().all(|(_, dialer)| match dialer.state().fault {
+            Some(DialError::AddLink(error)) => error.is_refusal(),
+            _ => false,
+        })
+    }
+
+    fn faults(&self) -> String {
+        let fault = |(link, dialer): &(String, DialerHandle)| match dialer.state().fault {
+            Some(fault) => format!("{link}: {}", words(&fault)),
+            None => format!("{link}: no answer"),
+        };
+        let faults: Vec<_> = self.dialers.iter().map(fault).collect();
+        format!("no link came up: {}", faults.join("; "))
+    }
+}
+
+/// A fault without the link's name, which stands before it anyway.
+fn words(fault: &DialError) -> String {
+    match fault {
+        DialError::Dial { fault, .. } => fault.clone(),
+        DialError::AddLink(AddLinkError::Medium { fault, .. }) => fault.clone(),
+        DialError::AddLink(AddLinkError::Handshake { error, .. }) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Closes a bond at once and tells the peer, as far as that is possible within a moment.
+pub(crate) async fn close(bond: &Bond, code: u64, reason: &str) {
+    // When the peer cannot be told it finds out by itself.
+    let _ = timeout(CLOSE_TIMEOUT, bond.close_now(code, reason)).await;
+}
+
+/// The end of a bond as the end of a command.
+pub(crate) fn ended(reason: &CloseReason) -> Failure {
+    let exit = match reason {
+        CloseReason::Refused(_) => Exit::Refused,
+        _ => Exit::BondLost,
+    };
+    Failure::new(exit, format!("the bond ended: {reason}"))
+}

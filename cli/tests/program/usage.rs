@@ -1,0 +1,113 @@
+//! Wrong command lines: exit code 2, and one line that says what to do.
+
+use crate::user::User;
+
+const PEER: &str = "bwpub1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqk0fewv";
+
+#[track_caller]
+fn assert_usage(arguments: &[&str], parts: &[&str]) {
+    let ended = User::new().run(arguments).assert_code(2);
+    let line = ended.error_line();
+    for part in parts {
+        assert!(line.contains(part), "{arguments:?}: {part:?} is not in {line:?}");
+    }
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_misspelt_option_names_the_nearest() {
+    assert_usage(
+        &["connect", "tcp:h", "--pear", PEER],
+        &["'--pear'", "'--peer'", "see bondwire connect --help"],
+    );
+    assert_usage(&["lissen"], &["'lissen'", "'listen'"]);
+    assert_usage(&["speed", "tcp:h"], &["--peer", "required"]);
+    assert_usage(&["connect"], &["required", "LINK"]);
+    assert_usage(&["keygen", "--force", "--force"], &["--force", "multiple"]);
+}
+
+#[test]
+fn numbers_have_bounds() {
+    let base = ["speed", "tcp:h", "--accept-any-peer"];
+    for (option, value) in [("--seconds", "0"), ("--seconds", "x"), ("--omit", "-1"), ("--streams", "0")] {
+        let joined = format!("{option}={value}");
+        let arguments: Vec<_> = base.iter().copied().chain([joined.as_str()]).collect();
+        assert_usage(&arguments, &[option, value]);
+    }
+    assert_usage(&["demo", "--seconds", "1000"], &["--seconds", "1000"]);
+}
+
+#[test]
+fn every_bad_link_is_explained() {
+    let cases = [
+        ("", "no kind"),
+        ("10.0.0.1", "tcp:10.0.0.1"),
+        ("10.0.0.1:7700", "tcp:10.0.0.1:7700"),
+        ("[::1]:7700", "tcp:[::1]:7700"),
+        ("localhost:7700", "tcp:localhost:7700"),
+        (":7700", "no kind"),
+        ("udp:10.0.0.1", "unknown kind of link \"udp\""),
+        ("http://10.0.0.1", "unknown kind of link \"http\""),
+        ("usb", "usb links are not in this build yet"),
+        ("usb:1d6b:0104", "usb links are not in this build yet"),
+        ("serial:/dev/ttyUSB0,baud=921600", "serial links are not in this build yet"),
+        ("gadget:", "gadget links are not in this build yet"),
+        ("tcp", "no address"),
+        ("tcp:", "no address"),
+        ("tcp://", "no address"),
+        ("tcp:,iface=eth0", "no address"),
+        ("tcp::7700", "host is missing"),
+        ("tcp:host:", "not a port"),
+        ("tcp:host:http", "not a port"),
+        ("tcp:host:65536", "not a port"),
+        ("tcp:host:-1", "not a port"),
+        ("tcp:[::1", "not closed"),
+        ("tcp:[::1]7700", "behind the bracket|after the bracket"),
+        ("tcp:[host]:1", "not an IPv6 address"),
+        ("tcp:1:2:3", "not an IPv6 address"),
+        ("tcp:10.0.0.1 :7700", "space"),
+        ("tcp:user@host", "cannot be part of a host"),
+        ("tcp:host,", "not key=value"),
+        ("tcp:host,eth0", "\"eth0\" is not key=value"),
+        ("tcp:host,iface=", "iface= has no value"),
+        ("tcp:host,ifce=eth0", "did you mean \"iface\"?"),
+        ("tcp:host,baud=9600", "unknown key \"baud\""),
+        ("tcp:host,iface=a,iface=b", "iface stands there twice"),
+        ("tcp:host,policy=spare", "policy=spare is none of active, backup, paused"),
+        ("tcp:host,source=eth0", "not an IP address"),
+        ("tcp:host,cap=1MB", "cap= is not supported yet"),
+        ("tcp:host,weight=2", "weight= is not supported yet"),
+    ];
+    for (link, parts) in cases {
+        let ended = User::new().run(&["connect", link, "--peer", PEER]).assert_code(2);
+        let line = ended.error_line();
+        assert!(parts.split('|').any(|part| line.contains(part)), "{link}: {line}");
+        assert!(line.contains(link) || link.is_empty(), "{link}: {line}");
+    }
+}
+
+#[test]
+fn every_bad_peer_key_is_explained() {
+    let short = &PEER[..50];
+    let wrong = PEER.replace("1qqq", "1pqq");
+    for (key, part) in [
+        ("", "no public key"),
+        ("alice", "starts with bwpub1"),
+        (short, "too short: 50 of 64"),
+        (&wrong, "checksum"),
+        ("BWSECRET1QQQQ", "PRIVATE key"),
+    ] {
+        assert_usage(&["connect", "tcp:h", "--peer", key], &[part]);
+        assert_usage(&["listen", "tcp:h", "--allow", key], &[part]);
+    }
+}
+
+#[test]
+fn bad_forwards_are_explained() {
+    for (forward, part) in
+        [("8080", "[bind:]port:host:port"), ("80:h:x", "no port"), ("1:h:2,class=fast", "class=fast")]
+    {
+        assert_usage(&["connect", "tcp:h", "--peer", PEER, "-L", forward], &[part]);
+    }
+    assert_usage(&["listen", "tcp:h", "--permit-open", "web"], &["HOST:PORT"]);
+}

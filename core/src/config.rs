@@ -1,0 +1,92 @@
+//! What a caller decides: sizes and times of a bond, and what is known of a link.
+
+use alloc::string::String;
+
+use crate::limits;
+use crate::time::Duration;
+use crate::wire::frame::LinkStatus;
+
+/// Sizes and times of one bond.
+///
+/// ```
+/// let config = bondwire_core::config::Config { idle_timeout: None, ..Default::default() };
+/// assert!(config.receive_buffer_bytes > 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes this end holds for streams that have arrived and are not yet read; the peer is never granted more.
+    pub receive_buffer_bytes: u64,
+    /// Bytes this end holds that the peer has not yet acknowledged; a writer waits beyond it.
+    pub send_buffer_bytes: u64,
+    /// Streams that the peer may have open at once.
+    pub streams_max: u64,
+    /// Time without a usable link after which the bond ends; `None` waits for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Time without traffic after which a link is probed; `None` never probes an idle link.
+    pub keep_alive: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
+            send_buffer_bytes: limits::SEND_BUFFER_BYTES,
+            streams_max: limits::STREAMS_MAX,
+            idle_timeout: Some(limits::IDLE_TIMEOUT),
+            keep_alive: Some(limits::KEEP_ALIVE),
+        }
+    }
+}
+
+/// What the driver knows of a link when it joins the bond.
+#[derive(Clone, Debug)]
+pub struct LinkInfo {
+    /// For messages, such as `tcp 192.0.2.7:7700`.
+    pub name: String,
+    /// The medium, such as `tcp`.
+    pub kind: &'static str,
+    /// Largest packet this end may send, header and tag included: the smaller of the link's and the peer's MTU.
+    pub mtu_bytes: usize,
+    /// Bytes that sealing adds behind each packet.
+    pub tag_bytes: usize,
+    /// What the medium is known to move, in bytes per second (baud/10, a USB speed); `None` where unknown.
+    pub rate_hint: Option<u64>,
+    /// Whether the medium retransmits by itself (TCP, USB), so that it hides a queue of its own.
+    pub reliable: bool,
+    /// Round trip of the handshake, if it was not repeated.
+    pub rtt: Option<Duration>,
+    /// Longest time the peer holds an acknowledgement back.
+    pub peer_ack_delay: Duration,
+}
+
+/// What a link is to be used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, PartialOrd, Ord)]
+pub enum Policy {
+    /// Carries its share.
+    #[default]
+    Active,
+    /// Carries data only while no active link is usable.
+    Backup,
+    /// Carries no data; stays up and is watched.
+    Paused,
+}
+
+impl From<LinkStatus> for Policy {
+    fn from(status: LinkStatus) -> Self {
+        match status {
+            LinkStatus::Available => Self::Active,
+            LinkStatus::Backup => Self::Backup,
+            LinkStatus::Paused => Self::Paused,
+        }
+    }
+}
+
+impl From<Policy> for LinkStatus {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Active => Self::Available,
+            Policy::Backup => Self::Backup,
+            Policy::Paused => Self::Paused,
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! Two engines joined by simple links in virtual time. Whole worlds with faults are the simulator's; here a test sees
+//! one mechanism at work.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use super::{Connection, Transmit};
+use crate::config::{Config, LinkInfo, Policy};
+use crate::crypto::{BondKeys, BondOrigin};
+use crate::error::{CloseReason, DownReason, Violation};
+use crate::event::{Event, LinkState};
+use crate::handshake::Parameters;
+use crate::id::{Class, LinkId, PublicKey, Role, StreamId};
+use crate::streams::{ReadError, WriteError};
+use crate::time::{Duration, Instant};
+use crate::wire::header;
+use crate::wire::packet::Packet;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// One direction of a link: a serialiser behind a queue, then a delay.
+struct Pipe {
+    rate: u64,
+    delay: Duration,
+    queue_bytes: u64,
+    free_at: Instant,
+    waiting: VecDeque<(Instant, u64, Bytes)>,
+    blackhole: bool,
+    delivered_bytes: u64,
+}
+
+impl Pipe {
+    fn backlog(&self, now: Instant) -> u64 {
+        crate::link::rate::bytes_in(self.rate, self.free_at - now)
+    }
+
+    fn ready(&self, now: Instant) -> bool {
+        self.backlog(now) < self.queue_bytes
+    }
+
+    fn send(&mut self, now: Instant, number: u64, payload: Bytes) {
+        let time = crate::link::rate::transmit_time(payload.len() as u64 + 20, self.rate);
+        self.free_at = self.free_at.max(now) + time;
+        if !self.blackhole {
+            self.waiting.push_back((self.free_at + self.delay, number, payload));
+        }
+    }
+}
+
+struct World {
+    now: Instant,
+    ends: [Connection; 2],
+    /// Of each link: its id, from end 0 to 1, and back.
+    links: Vec<(LinkId, [Pipe; 2])>,
+    events: [Vec<Event>; 2],
+    packet: Packet,
+}
+
+impl World {
+    fn new(config: &Config) -> Self {
+        let keys = BondKeys::derive(&BondOrigin {
+            initiator_random: &[1; 32],
+            responder_random: &[2; 32],
+            initiator: PublicKey([3; 32]),
+            responder: PublicKey([4; 32]),
+        });
+        let end = |role| {
+            let mut end = Connection::new(Instant::ZERO, role, config.clone());
+            end.establish(&keys, &Parameters { streams_max: 100, ..Parameters::default() });
+            end
+        };
+        Self {
+            now: Instant::ZERO,
+            ends: [end(Role::Initiator), end(Role::Responder)],
+            links: Vec::new(),
+            events: [Vec::new(), Vec::new()],
+            packet: Packet::new(),
+        }
+    }
+
+    fn add_link(&mut self, id: u32, rate: u64, delay_ms: u32) {
+        let pipe = || Pipe {
+            rate,
+            delay: MS * delay_ms,
+            queue_bytes: 64 << 10,
+            free_at: Instant::ZERO,
+            waiting: VecDeque::new(),
+            blackhole: false,
+            delivered_bytes: 0,
+        };
+        let info = LinkInfo {
+            name: format!("test {id}"),
+            kind: "test",
+            mtu_bytes: 65_535,
+            tag_bytes: 16,
+            rate_hint: None,
+            reliable: true,
+            rtt: Some(MS * delay_ms * 2),
+            peer_ack_delay: MS * 5,
+        };
+        for end in &mut self.ends {
+            end.link_up(self.now, LinkId(id), info.clone(), None).unwrap();
+        }
+        self.links.push((LinkId(id), [pipe(), pipe()]));
+    }
+
+    fn pipes(&mut self, id: u32) -> &mut [Pipe; 2] {
+        &mut self.links.iter_mut().find(|link| link.0 == LinkId(id)).unwrap().1
+    }
+
+    fn cut(&mut self, id: u32, cut: bool) {
+        for pipe in self.pipes(id) {
+            pipe.blackhole = cut;
+            if cut {
+                pipe.waiting.clear();
+            }
+        }
+    }
+
+    /// Lets all ends send what they want and can at this moment.
+    fn transmit(&mut self) {
+        for end in 0..2 {
+            for (id, pipes) in &mut self.links {
+                while pipes[end].ready(self.now) {
+                    if self.ends[end].poll_transmit(self.now, *id, &mut self.packet) != Transmit::Packet {
+                        break;
+                    }
+                    let mut bytes = Vec::new();
+                    self.packet.gather(&mut bytes);
+                    let (_, header_len) = header::decode(&bytes, None).unwrap();
+                    let payload = Bytes::from(bytes).slice(header_len..);
+                    pipes[end].send(self.now, self.packet.number(), payload);
+                }
+            }
+            while self.ends[end].poll_wake(self.now).is_some() {}
+            while let Some(event) = self.ends[end].poll_event() {
+                self.events[end].push(event);
+            }
+        }
+    }
+
+    /// Goes to the next moment at which something happens, at most to `until`.
+    fn step(&mut self, until: Instant) {
+        self.transmit();
+        let mut next = until;
+        for (_, pipes) in &self.links {
+            for pipe in pipes {
+                next = pipe.waiting.front().map_or(next, |packet| next.min(packet.0));
+                if !pipe.ready(self.now) {
+                    next = next.min(pipe.free_at - crate::link::rate::transmit_time(pipe.queue_bytes - 1, pipe.rate));
+                }
+            }
+        }
+        for end in &self.ends {
+            next = end.poll_timeout().map_or(next, |(at, _)| next.min(at));
+        }
+        self.now = next.max(self.now + Duration::from_nanos(1)).min(until);
+        for (id, pipes) in &mut self.links {
+            for (from, pipe) in pipes.iter_mut().enumerate() {
+                while pipe.waiting.front().is_some_and(|packet| packet.0 <= self.now) {
+                    let (_, number, payload) = pipe.waiting.pop_front().unwrap();
+                    pipe.delivered_bytes += payload.len() as u64;
+                    self.ends[1 - from].handle_packet(self.now, *id, number, payload).unwrap();
+                }
+            }
+        }
+        for end in &mut self.ends {
+            end.handle_timeout(self.now);
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step(until);
+        }
+    }
+
+    fn link_events(&self, end: usize) -> Vec<String> {
+        self.events[end]
+            .iter()
+            .filter_map(|event| match event {
+                Event::Link { id, from, to, .. } => Some(format!("{id}: {from} -> {to}")),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A link that has left is closed.
+    fn state(&self, end: usize, id: u32) -> LinkState {
+        self.ends[end].link(self.now, LinkId(id)).map_or(LinkState::Closed, |link| link.state)
+    }
+}
+
+fn pattern(offset: u64, len: usize) -> Vec<u8> {
+    (offset..offset + len as u64).map(|n| (n.wrapping_mul(0x9E37_79B9) >> 16) as u8).collect()
+}
+
+/// A sender that always has more, and a reader that checks and counts.
+struct Transfer {
+    stream: StreamId,
+    written: u64,
+    total: u64,
+    read: u64,
+    /// Longest time without a byte, and when the last one came.
+    longest_gap: Duration,
+    last_at: Instant,
+}
+
+impl Transfer {
+    fn start(world: &mut World, class: Class, total: u64) -> Self {
+        let stream = world.ends[0].open_stream(class, 0, "test").unwrap();
+        Self { stream, written: 0, total, read: 0, longest_gap: Duration::ZERO, last_at: world.now }
+    }
+
+    fn pump(&mut self, world: &mut World) {
+        while self.written < self.total {
+            let data = pattern(self.written, 16_384.min(self.total - self.written) as usize);
+            match world.ends[0].write(self.stream, &data) {
+                Ok(n) => self.written += n as u64,
+                Err(WriteError::Blocked(_)) => break,
+                Err(error) => panic!("{error}"),
+            }
+            if self.written == self.total {
+                world.ends[0].finish(self.stream).unwrap();
+            }
+        }
+        loop {
+            match world.ends[1].read_chunk(self.stream, 1 << 20) {
+                Ok(Some(chunk)) => {
+                    assert!(chunk == pattern(self.read, chunk.len()), "wrong bytes at {}", self.read);
+                    self.read += chunk.len() as u64;
+                    self.longest_gap = self.longest_gap.max(world.now - self.last_at);
+                    self.last_at = world.now;
+                }
+                Ok(None) | Err(ReadError::Blocked(_) | ReadError::Unknown(_)) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn run(&mut self, world: &mut World, limit: Duration) -> Duration {
+        let (start, until) = (world.now, world.now + limit);
+        while self.read < self.total && world.now < until {
+            self.pump(world);
+            world.step(until);
+        }
+        self.pump(world);
+        world.now - start
+    }
+}
+
+#[test]
+fn one_link_carries_a_stream() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 10_000_000, 10);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, 20_000_000);
+    let took = transfer.run(&mut world, MS * 60_000);
+    assert_eq!(transfer.read, 20_000_000);
+    assert!(took < MS * 2300, "{took:?}");
+}
+
+#[test]
+fn two_links_carry_the_sum() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 12_500_000, 2);
+    world.add_link(1, 5_000_000, 40);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    transfer.run(&mut world, MS * 2000);
+    let before = transfer.read;
+    transfer.run(&mut world, MS * 10_000);
+    let rate = (transfer.read - before) / 10;
+    assert!(rate > 17_500_000 * 97 / 100, "{rate}");
+    assert!(transfer.longest_gap < MS * 60, "{:?}", transfer.longest_gap);
+}
+
+#[test]
+fn a_very_slow_link_does_no_harm() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 40_000_000, 1);
+    world.add_link(1, 11_500, 5);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    transfer.run(&mut world, MS * 3000);
+    let (before, _) = (transfer.read, transfer.longest_gap = Duration::ZERO);
+    transfer.run(&mut world, MS * 5000);
+    let rate = (transfer.read - before) / 5;
+    assert!(rate > 40_000_000 * 99 / 100, "{rate}");
+    assert!(transfer.longest_gap < MS * 10, "{:?}", transfer.longest_gap);
+}
+
+#[test]
+fn a_silent_link_is_suspected_and_comes_back() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    transfer.run(&mut world, MS * 1000);
+    transfer.longest_gap = Duration::ZERO;
+    world.cut(0, true);
+    transfer.run(&mut world, MS * 1000);
+    assert!(transfer.longest_gap < MS * 300, "{:?}", transfer.longest_gap);
+    assert_eq!(world.state(0, 0), LinkState::Suspect);
+    let before = transfer.read;
+    world.cut(0, false);
+    transfer.run(&mut world, MS * 3000);
+    assert_eq!(world.state(0, 0), LinkState::Active);
+    assert!(transfer.read - before > 3 * 12_500_000 * 80 / 100);
+    assert_eq!(world.link_events(0)[2..], ["0: active -> suspect", "0: suspect -> active"]);
+}
+
+#[test]
+fn a_paced_stream_hardly_notices_a_cut() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    let stream = world.ends[0].open_stream(Class::Bulk, 0, "").unwrap();
+    let (mut offset, mut read, mut last, mut gap) = (0, 0, world.now, Duration::ZERO);
+    for round in 0..2000 {
+        offset += world.ends[0].write(stream, &pattern(offset, 2500)).unwrap() as u64;
+        if round == 1000 {
+            world.cut(0, true);
+        }
+        world.run_for(MS);
+        while let Ok(Some(chunk)) = world.ends[1].read_chunk(stream, 1 << 16) {
+            assert!(chunk == pattern(read, chunk.len()));
+            read += chunk.len() as u64;
+            gap = if round > 500 { gap.max(world.now - last) } else { gap };
+            last = world.now;
+        }
+    }
+    assert!(gap <= MS * 100, "{gap:?}");
+    assert!(read > offset - 100_000);
+}
+
+#[test]
+fn a_link_that_ends_gives_its_bytes_back() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 10_000_000, 5);
+    world.add_link(1, 10_000_000, 5);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, 30_000_000);
+    transfer.run(&mut world, MS * 500);
+    world.links.retain(|link| link.0 != LinkId(0));
+    for end in &mut world.ends {
+        end.link_down(world.now, LinkId(0), DownReason::Eof);
+    }
+    transfer.run(&mut world, MS * 60_000);
+    assert_eq!(transfer.read, 30_000_000);
+}
+
+#[test]
+fn a_replaced_link_leaves_when_its_successor_is_active() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000, 10);
+    world.run_for(MS * 100);
+    let info = LinkInfo { name: String::from("new"), ..world.ends[1].links[0].info.clone() };
+    let now = world.now;
+    world.ends[1].link_up(now, LinkId(1), info, Some(LinkId(0))).unwrap();
+    assert_eq!(world.state(1, 0), LinkState::Active, "the join may be an old one sent again");
+    world.ends[1].handle_packet(now, LinkId(1), 0, Bytes::from_static(&[1])).unwrap();
+    assert_eq!(world.state(1, 0), LinkState::Closed);
+    assert_eq!(world.state(1, 1), LinkState::Active);
+}
+
+#[test]
+fn without_links_the_bond_waits_and_resumes() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 10_000_000, 5);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, 5_000_000);
+    transfer.run(&mut world, MS * 100);
+    world.links.clear();
+    for end in &mut world.ends {
+        end.link_down(world.now, LinkId(0), DownReason::Eof);
+    }
+    transfer.run(&mut world, MS * 60_000);
+    assert!(transfer.read < 5_000_000);
+    world.add_link(1, 10_000_000, 5);
+    transfer.run(&mut world, MS * 10_000);
+    assert_eq!(transfer.read, 5_000_000);
+}
+
+#[test]
+fn without_links_for_too_long_the_bond_ends() {
+    let mut world = World::new(&Config { idle_timeout: Some(MS * 1000), ..Config::default() });
+    world.run_for(MS * 999);
+    assert!(!world.ends[0].is_closed());
+    world.run_for(MS * 2);
+    assert!(world.ends[0].is_closed());
+    assert_eq!(world.ends[0].close_reason(), Some(&CloseReason::IdleTimeout(MS * 1000)));
+}
+
+#[test]
+fn interactive_data_overtakes_bulk() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 5_000_000, 10);
+    let mut bulk = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    let echo = world.ends[0].open_stream(Class::Interactive, 0, "echo").unwrap();
+    bulk.run(&mut world, MS * 1000);
+    let mut worst = Duration::ZERO;
+    for round in 0..100 {
+        world.ends[0].write(echo, &[7; 64]).unwrap();
+        let (sent_at, mut got) = (world.now, 0);
+        while got < 64 {
+            bulk.pump(&mut world);
+            world.step(sent_at + MS * 1000);
+            if let Ok(Some(chunk)) = world.ends[1].read_chunk(echo, 1 << 16) {
+                got += chunk.len();
+            }
+            assert!(world.now - sent_at < MS * 1000, "round {round} never arrived");
+        }
+        if round > 20 {
+            worst = worst.max(world.now - sent_at);
+        }
+        bulk.run(&mut world, MS * 20);
+    }
+    assert!(worst < MS * 25, "{worst:?} for 10 ms one way");
+}
+
+#[test]
+fn a_redundant_stream_survives_a_cut_without_a_gap() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 12);
+    let stream = world.ends[0].open_stream(Class::Redundant, 0, "").unwrap();
+    let (mut offset, mut read, mut last, mut gap) = (0, 0, world.now, Duration::ZERO);
+    for round in 0..400 {
+        let data = pattern(offset, 1000);
+        offset += world.ends[0].write(stream, &data).unwrap() as u64;
+        if round == 200 {
+            world.cut(0, true);
+        }
+        world.run_for(MS * 5);
+        while let Ok(Some(chunk)) = world.ends[1].read_chunk(stream, 1 << 16) {
+            assert!(chunk == pattern(read, chunk.len()));
+            read += chunk.len() as u64;
+            gap = if round > 20 { gap.max(world.now - last) } else { gap };
+            last = world.now;
+        }
+    }
+    assert!(gap <= MS * 10, "{gap:?}");
+    assert!(read > offset - 5000);
+}
+
+#[test]
+fn a_backup_link_carries_only_when_the_active_one_fails() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    world.ends[0].set_link_policy(LinkId(1), Policy::Backup);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    world.run_for(MS * 100);
+    transfer.run(&mut world, MS * 1000);
+    assert_eq!(world.ends[0].link(world.now, LinkId(1)).unwrap().stats.sent_data_bytes, 0);
+    assert_eq!(world.ends[1].link(world.now, LinkId(1)).unwrap().peer_policy, Policy::Backup);
+    world.cut(0, true);
+    let before = transfer.read;
+    transfer.run(&mut world, MS * 1000);
+    assert!(transfer.read - before > 4_000_000, "{}", transfer.read - before);
+}
+
+#[test]
+fn close_is_told_and_acknowledged() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000, 10);
+    world.add_link(1, 1_000_000, 10);
+    world.run_for(MS * 100);
+    let now = world.now;
+    world.ends[0].close(now, 300, "done");
+    world.run_for(MS * 30);
+    assert!(world.ends[0].is_closed(), "acknowledged");
+    let reason = CloseReason::Peer { code: 300, reason: String::from("done") };
+    assert_eq!(world.ends[1].close_reason(), Some(&reason));
+    world.run_for(MS * 1000);
+    assert!(world.ends[1].is_closed());
+}
+
+#[test]
+fn an_idle_bond_only_keeps_alive() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000, 10);
+    world.run_for(MS * 1000);
+    let before = world.ends[0].link(world.now, LinkId(0)).unwrap().stats.sent_packets;
+    world.run_for(MS * 60_000);
+    let packets = world.ends[0].link(world.now, LinkId(0)).unwrap().stats.sent_packets - before;
+    assert!(packets <= 8, "{packets} packets in an idle minute");
+}
+
+#[test]
+fn violations_end_the_link_and_nothing_else() {
+    let bad: [(&str, &[u8]); 4] = [
+        ("an unknown frame", &[0x3f]),
+        ("an acknowledgement of packet 60 that was never sent", &[0x02, 0, 60, 0, 0, 0]),
+        ("a CLOSE with a made-up code", &[0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("bytes for a stream of ours that was never opened", &[0x0a, 8, 0, 1, 9]),
+    ];
+    for (what, payload) in bad {
+        let mut world = World::new(&Config::default());
+        world.add_link(0, 1_000_000, 10);
+        world.add_link(1, 1_000_000, 10);
+        world.run_for(MS * 100);
+        let now = world.now;
+        let result = world.ends[0].handle_packet(now, LinkId(1), 1000, Bytes::copy_from_slice(payload));
+        assert!(result.is_err(), "{what}");
+        assert_eq!(world.state(0, 1), LinkState::Closed, "{what}");
+        world.run_for(MS * 100);
+        assert_eq!(world.state(0, 0), LinkState::Active, "{what}");
+        assert_eq!(world.state(1, 1), LinkState::Closed, "{what}: the peer is told");
+        assert_eq!(world.ends[0].stats().violations, 1);
+    }
+}
+
+#[test]
+fn a_packet_number_is_taken_once() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000, 10);
+    let (now, ping) = (world.now, Bytes::from_static(&[1]));
+    world.ends[1].handle_packet(now, LinkId(0), 5, ping.clone()).unwrap();
+    let again = world.ends[1].handle_packet(now, LinkId(0), 5, ping);
+    assert_eq!(again, Err(Violation::PacketNumber { number: 5, highest: 5 }));
+}

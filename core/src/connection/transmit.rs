@@ -1,0 +1,437 @@
+//! What goes into the next packet of a link.
+//!
+//! A packet is planned first, without changing anything, and then built. The same plan answers whether an idle link
+//! must be woken, so the two cannot disagree.
+
+use smallvec::SmallVec;
+
+use super::Connection;
+use crate::datagrams::TakeDatagram;
+use crate::event::LinkState;
+use crate::id::{Class, LinkId};
+use crate::link::{BondState, Link};
+use crate::link::sent::{SentFrame, SentFrames};
+use crate::scheduler::{self, Candidate, Decision};
+use crate::streams::{Control as StreamControl, Take};
+use crate::time::{Duration, Instant};
+use crate::wire::packet::Packet;
+
+/// Time after the last interactive data during which links keep their queues short.
+const INTERACTIVE_TIME: Duration = Duration::from_secs(2);
+/// A stream frame with less room than this is not worth its header.
+const STREAM_ROOM_MIN: usize = 32;
+
+/// What [`Connection::poll_transmit`] answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transmit {
+    /// The packet is to be sealed and sent on the link.
+    Packet,
+    /// There is nothing for this link now; [`Connection::poll_wake`] will name it.
+    Idle,
+    /// The link has left the bond: end its medium.
+    LinkClosed,
+}
+
+/// All links at one moment, as far as the choice among them needs.
+pub(super) struct Field {
+    /// Links that carry data, in the order of their ids.
+    pub(super) candidates: SmallVec<[Candidate; 8]>,
+    /// The link that carries what may go anywhere.
+    pub(super) control: Option<LinkId>,
+    pub(super) bond: BondState,
+}
+
+/// What a link's next packet is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// An acknowledgement for the link itself.
+    ack: bool,
+    /// Acknowledgements for links on which nothing comes back.
+    foreign_acks: bool,
+    close: bool,
+    control: bool,
+    probe: bool,
+    datagrams: bool,
+    interactive: bool,
+    redundant: bool,
+    /// Bulk data from this many unsent bytes behind the first.
+    bulk: Option<u64>,
+    /// Late bytes of another link once more.
+    reinject: bool,
+    /// There is bulk data, but faster links will have sent it all.
+    think_again: Option<Duration>,
+}
+
+impl Plan {
+    fn is_nothing(&self) -> bool {
+        let Self { ack, foreign_acks, close, control, probe, datagrams, interactive, redundant, bulk, reinject, .. } =
+            *self;
+        let urgent = ack || foreign_acks || close || control || probe;
+        !urgent && !datagrams && !interactive && !redundant && bulk.is_none() && !reinject
+    }
+}
+
+impl Connection {
+    /// Builds the next packet for `id`, which can take one now.
+    pub fn poll_transmit(&mut self, now: Instant, id: LinkId, packet: &mut Packet) -> Transmit {
+        let Some(index) = self.index_of(id) else { return Transmit::LinkClosed };
+        if self.closing.is_over() {
+            return Transmit::LinkClosed;
+        }
+        if self.links[index].state() == LinkState::Closed {
+            return self.build_farewell(now, index, packet);
+        }
+        let field = self.field(now);
+        let plan = self.plan(now, &self.links[index], &field);
+        if plan.is_nothing() || !self.build(now, index, &plan, &field, packet) {
+            self.go_idle(now, index, &plan, &field);
+            return Transmit::Idle;
+        }
+        self.links[index].idle_since_epoch = None;
+        // What this link now has in flight may make another the better choice.
+        self.epoch += 1;
+        Transmit::Packet
+    }
+
+    /// A link that was told [`Transmit::Idle`] and now has something to send.
+    pub fn poll_wake(&mut self, now: Instant) -> Option<LinkId> {
+        let epoch = self.epoch;
+        let stale = |link: &Link| link.idle_since_epoch.is_some_and(|at| at < epoch);
+        if !self.links.iter().any(stale) {
+            return None;
+        }
+        let field = self.field(now);
+        for index in 0..self.links.len() {
+            if !stale(&self.links[index]) {
+                continue;
+            }
+            let link = &self.links[index];
+            let over = self.closing.is_over() || link.state() == LinkState::Closed;
+            let plan = if over { Plan::default() } else { self.plan(now, link, &field) };
+            if over || !plan.is_nothing() {
+                self.links[index].idle_since_epoch = None;
+                return Some(self.links[index].id);
+            }
+            self.links[index].idle_since_epoch = Some(epoch);
+            self.note_think_again(now, &plan);
+        }
+        None
+    }
+
+    pub(super) fn bond_state(&self, now: Instant) -> BondState {
+        BondState {
+            interactive: self.interactive_at.is_some_and(|at| now - at < INTERACTIVE_TIME),
+            has_proven_link: self.links.iter().any(|link| link.state() == LinkState::Active && link.is_proven()),
+        }
+    }
+
+    /// Looks at all links at once.
+    pub(super) fn field(&self, now: Instant) -> Field {
+        let bond = self.bond_state(now);
+        let policy = self.policy_in_use();
+        let candidates: SmallVec<[Candidate; 8]> = self
+            .links
+            .iter()
+            .filter(|link| link.state() == LinkState::Active && Some(link.effective_policy()) == policy)
+            .map(|link| link.candidate(now, bond))
+            .collect();
+        let control = scheduler::earliest(&candidates, 0)
+            .map(|candidate| candidate.id)
+            .or_else(|| self.links.iter().find(|link| link.state() == LinkState::Active).map(|link| link.id))
+            .or_else(|| self.least_late());
+        Field { candidates, control, bond }
+    }
+
+    /// Among suspect links the one that answered last: it goes on with one packet for each probe.
+    fn least_late(&self) -> Option<LinkId> {
+        let suspects = self.links.iter().filter(|link| link.state() == LinkState::Suspect);
+        suspects.max_by_key(|link| (link.progress_at(), core::cmp::Reverse(link.id))).map(|link| link.id)
+    }
+
+    fn plan(&self, now: Instant, link: &Link, field: &Field) -> Plan {
+        if link.state() == LinkState::Joining {
+            return Plan::default();
+        }
+        let anywhere = field.control == Some(link.id);
+        let mut plan = Plan {
+            ack: link.acks.is_due(),
+            foreign_acks: anywhere && self.has_foreign_acks(link.id),
+            close: self.closing.wants(now, link.id),
+            ..Plan::default()
+        };
+        if !self.closing.is_open() {
+            return plan;
+        }
+        plan.probe = link.wants_probe();
+        let last_resort = link.state() == LinkState::Suspect && anywhere && plan.probe;
+        let may_control = last_resort || (anywhere && link.state() == LinkState::Active);
+        plan.control = may_control && self.has_control(field);
+        if last_resort {
+            self.plan_last_resort(&mut plan, link.id);
+        } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id)
+            && link.has_room(field.bond)
+        {
+            self.plan_data(&mut plan, me, field);
+        }
+        plan
+    }
+
+    /// All links are silent, and this one is probed: the probe carries what waits most.
+    fn plan_last_resort(&self, plan: &mut Plan, id: LinkId) {
+        plan.interactive = self.streams.has_work(Class::Interactive);
+        plan.redundant = self.streams.has_redundant_work(id);
+        plan.bulk = self.streams.has_work(Class::Bulk).then_some(0);
+    }
+
+    fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
+        // The same length for every link: were it a packet of each, all could take another for the first.
+        let first_for =
+            |length: u64| scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id);
+        plan.datagrams = self.datagrams.has_work(me.id, first_for(self.datagrams.next_bytes()));
+        plan.interactive = self.streams.has_work(Class::Interactive)
+            && first_for(self.streams.backlog(Class::Interactive));
+        plan.redundant = self.streams.has_redundant_work(me.id);
+        if self.streams.has_work(Class::Bulk) {
+            match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
+                Decision::Take { skip } => plan.bulk = Some(skip),
+                Decision::Wait { think_again } => plan.think_again = Some(think_again),
+            }
+        }
+        plan.reinject = self.may_reinject(me.id) && first_for(0);
+    }
+
+    fn has_control(&self, field: &Field) -> bool {
+        self.streams.has_control() || self.control.has_status() || self.window_to_tell(field).is_some()
+    }
+
+    /// The window to ask the peer for. Asked only while there is bulk data, which is what it serves.
+    fn window_to_tell(&self, field: &Field) -> Option<u64> {
+        if !self.streams.has_work(Class::Bulk) {
+            return None;
+        }
+        self.control.window_to_tell(self.window_wanted(field))
+    }
+
+    fn window_wanted(&self, field: &Field) -> u64 {
+        scheduler::window_wanted(&field.candidates).min(self.config.send_buffer_bytes)
+    }
+
+    /// Acknowledgements of links on which nothing comes back travel on the best other link too.
+    fn has_foreign_acks(&self, except: LinkId) -> bool {
+        self.links.iter().any(|link| link.id != except && is_foreign_ack_due(link))
+    }
+
+    fn go_idle(&mut self, now: Instant, index: usize, plan: &Plan, field: &Field) {
+        let link = &mut self.links[index];
+        link.idle_since_epoch = Some(self.epoch);
+        if link.has_room(field.bond) {
+            link.on_app_limited();
+        }
+        self.note_think_again(now, plan);
+    }
+
+    fn note_think_again(&mut self, now: Instant, plan: &Plan) {
+        if let Some(after) = plan.think_again {
+            let at = now + after;
+            self.think_again = Some(self.think_again.map_or(at, |other| other.min(at)));
+        }
+    }
+
+    /// Puts the planned packet together. Returns false if nothing came of it.
+    fn build(&mut self, now: Instant, index: usize, plan: &Plan, field: &Field, packet: &mut Packet) -> bool {
+        let mut frames = SentFrames::new();
+        let bytes = self.links[index].packet_bytes(field.bond);
+        self.begin(index, bytes, packet);
+        let acked = self.push_acks(now, index, plan, packet, &mut frames);
+        if plan.close {
+            self.push_close(now, index, packet, &mut frames);
+        }
+        if plan.control {
+            self.push_control(field, packet, &mut frames);
+        }
+        let data_before = packet.len();
+        self.push_data(now, index, plan, field, packet, &mut frames);
+        let data = packet.len() - data_before;
+        if plan.probe && !packet.is_ack_eliciting() {
+            packet.push_ping();
+            self.links[index].stats.probes += 1;
+        }
+        if packet.is_empty() {
+            return false;
+        }
+        let link = &mut self.links[index];
+        if acked && link.acks.on_sent(!packet.is_ack_eliciting()) {
+            packet.push_ping();
+        }
+        link.stats.sent_data_bytes += data as u64;
+        let (sealed, eliciting) = (packet.len() + link.info.tag_bytes, packet.is_ack_eliciting());
+        link.on_sent(now, sealed, eliciting, frames);
+        true
+    }
+
+    fn begin(&mut self, index: usize, bytes: usize, packet: &mut Packet) {
+        let link = &mut self.links[index];
+        let (number, phase) = link.next_packet();
+        packet.begin(link.id, number, phase, link.largest_acked, bytes.saturating_sub(link.info.tag_bytes));
+    }
+
+    /// Acknowledges this link whenever a packet goes out anyway and there is something to tell. Returns whether it
+    /// did.
+    fn push_acks(
+        &mut self,
+        now: Instant,
+        index: usize,
+        plan: &Plan,
+        packet: &mut Packet,
+        frames: &mut SentFrames,
+    ) -> bool {
+        let own = &self.links[index];
+        let acked = own.acks.is_owed() && push_ack(now, own, packet, frames);
+        if plan.foreign_acks {
+            let own = own.id;
+            for link in self.links.iter_mut().filter(|link| link.id != own && is_foreign_ack_due(link)) {
+                if push_ack(now, link, packet, frames) {
+                    link.acks.on_told_elsewhere();
+                }
+            }
+        }
+        acked
+    }
+
+    fn push_control(&mut self, field: &Field, packet: &mut Packet, frames: &mut SentFrames) {
+        while let Some((id, sequence)) = self.control.next_status() {
+            let policy = self.index_of(id).map(|index| self.links[index].policy).unwrap_or_default();
+            if !packet.push_link_status(id, sequence, policy.into()) {
+                break;
+            }
+            self.control.on_status_sent(id);
+            frames.push(SentFrame::LinkStatus { link: id, sequence });
+        }
+        if let Some(wanted) = self.window_to_tell(field)
+            && packet.push_window_wanted(wanted)
+        {
+            self.control.on_window_told(wanted);
+            frames.push(SentFrame::WindowWanted);
+        }
+        while let Some(control) = self.streams.next_control() {
+            if !push_stream_control(&control, packet) {
+                self.streams.control_lost(&control.key());
+                break;
+            }
+            frames.push(SentFrame::Control(control.key()));
+        }
+    }
+
+    fn push_data(
+        &mut self,
+        now: Instant,
+        index: usize,
+        plan: &Plan,
+        field: &Field,
+        packet: &mut Packet,
+        frames: &mut SentFrames,
+    ) {
+        let link = self.links[index].id;
+        if plan.datagrams {
+            self.push_datagrams(now, link, field, packet);
+        }
+        if plan.interactive {
+            let take = Take { link, class: Class::Interactive, skip_bytes: 0, max_bytes: 0 };
+            if self.push_streams(take, packet, frames) {
+                self.interactive_at = Some(now);
+            }
+        }
+        if plan.redundant {
+            self.push_streams(Take { link, class: Class::Redundant, skip_bytes: 0, max_bytes: 0 }, packet, frames);
+        }
+        if let Some(skip_bytes) = plan.bulk {
+            let take = Take { link, class: Class::Bulk, skip_bytes, max_bytes: 0 };
+            if self.push_streams(take, packet, frames) {
+                self.streams.set_send_buffer(self.window_wanted(field));
+            }
+        }
+        if plan.reinject && frames.is_empty() {
+            self.push_reinjected(index, packet, frames);
+        }
+    }
+
+    /// Fills the packet with streams of one class. Returns whether any byte went in.
+    fn push_streams(&mut self, mut take: Take, packet: &mut Packet, frames: &mut SentFrames) -> bool {
+        let mut any = false;
+        while packet.remaining() >= STREAM_ROOM_MIN {
+            let mut pieces = SmallVec::new();
+            take.max_bytes = packet.remaining();
+            let Some(sent) = self.streams.take(take, &mut pieces) else { break };
+            let fits = packet.push_stream_header(sent.id, sent.offset, sent.len as usize, sent.fin);
+            debug_assert!(fits, "a taken piece fits the room it was taken for");
+            pieces.into_iter().for_each(|piece| {
+                packet.push_data(piece);
+            });
+            frames.push(SentFrame::Stream(sent));
+            any = true;
+        }
+        any
+    }
+
+    fn push_datagrams(&mut self, now: Instant, link: LinkId, field: &Field, packet: &mut Packet) {
+        let takes_new_flows = scheduler::earliest(&field.candidates, 0).is_some_and(|first| first.id == link);
+        loop {
+            let take = TakeDatagram {
+                link,
+                takes_new_flows,
+                max_bytes: packet.remaining(),
+                may_split: !packet.is_ack_eliciting(),
+            };
+            let Some(fragment) = self.datagrams.take(now, take) else { break };
+            let pushed = packet.push_datagram(
+                fragment.flow,
+                fragment.sequence,
+                fragment.offset,
+                fragment.total,
+                fragment.data,
+            );
+            debug_assert!(pushed, "a fragment fits the room it was taken for");
+        }
+    }
+
+    /// The last words of a link that leaves while its medium is there.
+    fn build_farewell(&mut self, now: Instant, index: usize, packet: &mut Packet) -> Transmit {
+        let Some(code) = self.links[index].farewell.take() else {
+            self.links.remove(index);
+            return Transmit::LinkClosed;
+        };
+        self.begin(index, crate::limits::MTU_MIN_BYTES, packet);
+        let link = &mut self.links[index];
+        packet.push_link_close(link.id, code);
+        link.on_sent(now, packet.len() + link.info.tag_bytes, false, SentFrames::new());
+        Transmit::Packet
+    }
+}
+
+/// A link on which this end's own packets go unanswered cannot be trusted to bring back acknowledgements either.
+fn is_foreign_ack_due(link: &Link) -> bool {
+    link.state() == LinkState::Suspect && link.acks.is_owed_elsewhere()
+}
+
+fn push_ack(now: Instant, link: &Link, packet: &mut Packet, frames: &mut SentFrames) -> bool {
+    let Some((received, delay)) = link.acks.report(now) else { return false };
+    let Some(highest) = link.acks.highest() else { return false };
+    let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX).min(crate::wire::varint::VARINT_MAX);
+    let fits = packet.push_ack(link.id, delay_us, received);
+    if fits {
+        frames.push(SentFrame::Ack { link: link.id, highest });
+    }
+    fits
+}
+
+fn push_stream_control(control: &StreamControl, packet: &mut Packet) -> bool {
+    match control {
+        StreamControl::OpenStream { id, class, priority, label } => {
+            packet.push_open_stream(*id, *class, *priority, label)
+        }
+        StreamControl::MaxStreamData { id, maximum } => packet.push_max_stream_data(*id, *maximum),
+        StreamControl::MaxStreams { count } => packet.push_max_streams(*count),
+        StreamControl::ResetStream { id, code, final_size } => packet.push_reset_stream(*id, *code, *final_size),
+        StreamControl::StopSending { id, code } => packet.push_stop_sending(*id, *code),
+    }
+}

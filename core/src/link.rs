@@ -1,0 +1,285 @@
+//! One link of a bond: what it has in flight, what it has received, and what it is good for.
+
+pub(crate) mod ack;
+pub(crate) mod rate;
+pub(crate) mod rtt;
+pub(crate) mod sent;
+mod state;
+pub(crate) mod window;
+
+pub(crate) use state::Expired;
+
+use self::ack::Acks;
+use self::rate::{Rate, transmit_time};
+use self::rtt::Rtt;
+use self::sent::{Sent, SentFrames, SentPacket};
+use self::window::{Conditions, Window};
+use crate::config::{LinkInfo, Policy};
+use crate::event::{LinkSnapshot, LinkState, LinkStats};
+use crate::id::LinkId;
+use crate::limits;
+use crate::scheduler::Candidate;
+use crate::time::{Duration, Instant};
+
+/// What a link of unknown rate is guessed to carry in a round trip, in bytes, while others carry the bond.
+const PROBATION_BYTES: u64 = 1200;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) info: LinkInfo,
+    /// The link whose place this one takes as soon as it is active.
+    pub(crate) replaces: Option<LinkId>,
+    /// Changed by `state.rs` alone.
+    state: LinkState,
+    since: Instant,
+
+    /// Policy set at this end.
+    pub(crate) policy: Policy,
+    /// Policy the peer asked for, and the sequence number of its wish.
+    pub(crate) peer_policy: Policy,
+    peer_policy_sequence: Option<u64>,
+
+    next_number: u64,
+    /// Highest number the peer has acknowledged.
+    pub(crate) largest_acked: Option<u64>,
+    phase: KeyPhase,
+    pub(crate) sent: Sent,
+    pub(crate) rtt: Rtt,
+    rate: Rate,
+    window: Window,
+    watch: Watch,
+
+    pub(crate) acks: Acks,
+    /// The connection's epoch at which this link was told "nothing for you"; `None` while it is busy.
+    pub(crate) idle_since_epoch: Option<u64>,
+    /// The code of the LINK_CLOSE that a closed link still has to send.
+    pub(crate) farewell: Option<u64>,
+    pub(crate) stats: LinkStats,
+}
+
+/// Which key seals what is sent. An update is begun only once the one before was acknowledged.
+#[derive(Debug, Default)]
+struct KeyPhase {
+    phase: u64,
+    first_number: u64,
+}
+
+/// What decides whether the link is still trusted. Deadlines are derived from these in `state.rs`.
+#[derive(Debug)]
+struct Watch {
+    /// When the peer last acknowledged something new.
+    progress_at: Instant,
+    /// When the last ack-eliciting packet left.
+    eliciting_at: Instant,
+    /// When anything last arrived.
+    heard_at: Instant,
+    /// Unanswered probes in a row, and when the first of them became due.
+    probes: u32,
+    first_probe_at: Instant,
+    /// A probe is to be sent as soon as the link takes a packet.
+    probe_wanted: bool,
+    /// After a late call no deadline lies before this, so that inputs that waited are seen first.
+    grace_until: Instant,
+}
+
+/// What a link must know of the bond it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BondState {
+    /// An interactive stream was active lately.
+    pub(crate) interactive: bool,
+    /// There is a link whose rate is known.
+    pub(crate) has_proven_link: bool,
+}
+
+/// What a caller must do about packets that an acknowledgement settled.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) acked_bytes: u64,
+    pub(crate) newest: Option<(Instant, bool)>,
+}
+
+impl Link {
+    pub(crate) fn new(now: Instant, id: LinkId, info: LinkInfo, state: LinkState) -> Self {
+        let rtt = Rtt::new(now, info.rtt);
+        let window = Window::new(info.rate_hint, &rtt);
+        Self {
+            id,
+            info,
+            replaces: None,
+            state,
+            since: now,
+            policy: Policy::Active,
+            peer_policy: Policy::Active,
+            peer_policy_sequence: None,
+            next_number: 0,
+            largest_acked: None,
+            phase: KeyPhase::default(),
+            sent: Sent::default(),
+            rtt,
+            rate: Rate::new(now),
+            window,
+            watch: Watch::new(now),
+            acks: Acks::default(),
+            idle_since_epoch: None,
+            farewell: None,
+            stats: LinkStats::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> LinkState {
+        self.state
+    }
+
+    /// The stricter of both ends' policies.
+    pub(crate) fn effective_policy(&self) -> Policy {
+        self.policy.max(self.peer_policy)
+    }
+
+    /// The peer said what it wants the link used for. Wishes may arrive out of order.
+    pub(crate) fn on_peer_policy(&mut self, sequence: u64, policy: Policy) {
+        if self.peer_policy_sequence < Some(sequence) {
+            self.peer_policy_sequence = Some(sequence);
+            self.peer_policy = policy;
+        }
+    }
+
+    /// Number of the next packet, and the phase of the key that seals it.
+    pub(crate) fn next_packet(&mut self) -> (u64, u64) {
+        let update_acked = self.phase.phase == 0 || self.largest_acked >= Some(self.phase.first_number);
+        if self.next_number - self.phase.first_number >= limits::KEY_PHASE_PACKETS && update_acked {
+            self.phase = KeyPhase { phase: self.phase.phase + 1, first_number: self.next_number };
+        }
+        (self.next_number, self.phase.phase)
+    }
+
+    /// Number that the next packet will have.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// A packet left with the number of [`Self::next_packet`].
+    pub(crate) fn on_sent(&mut self, now: Instant, bytes: usize, eliciting: bool, frames: SentFrames) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.stats.sent_packets += 1;
+        self.stats.sent_bytes += bytes as u64;
+        if !eliciting {
+            return;
+        }
+        let stamp = self.rate.on_sent(now, self.sent.bytes());
+        let (sampled, bytes) = (self.state == LinkState::Active, bytes as u32);
+        self.watch.on_eliciting_sent(now);
+        self.sent.push(SentPacket { number, at: now, bytes, frames, stamp, sampled, moved: false });
+    }
+
+    /// Books one packet that the peer has.
+    pub(crate) fn settle_acked(&mut self, now: Instant, packet: &SentPacket, settled: &mut Settled) {
+        settled.acked_bytes += u64::from(packet.bytes);
+        settled.newest = Some((packet.at, packet.sampled));
+        if packet.sampled {
+            self.rate.on_acked(now, packet.stamp, packet.at, u64::from(packet.bytes));
+        }
+    }
+
+    /// Feeds the estimators once all packets of an acknowledgement are booked. `delay` is the peer's, if the
+    /// acknowledgement came over this link; others say nothing about its round trip.
+    pub(crate) fn finish_settling(&mut self, now: Instant, settled: &Settled, delay: Option<Duration>) {
+        let Some((sent_at, sampled)) = settled.newest else { return };
+        if sampled && let Some(delay) = delay {
+            self.rtt.on_sample(now, now - sent_at, delay.min(self.info.peer_ack_delay));
+        }
+        if let Some(sample) = self.rate.finish_ack(self.rtt.base()) {
+            let conditions = self.conditions(BondState::default());
+            self.window.on_ack(settled.acked_bytes, self.sent.bytes(), sample, &self.rtt, conditions);
+        }
+        self.watch.on_progress(now);
+    }
+
+    /// The link was offered less than it would take.
+    pub(crate) fn on_app_limited(&mut self) {
+        self.rate.on_app_limited(self.sent.bytes());
+    }
+
+    /// Bytes that may be in flight.
+    pub(crate) fn window_bytes(&self, bond: BondState) -> u64 {
+        self.window.limit(&self.rtt, self.conditions(bond))
+    }
+
+    /// Whether another packet may go out.
+    pub(crate) fn has_room(&self, bond: BondState) -> bool {
+        self.sent.len() < limits::SENT_PACKETS_MAX && self.sent.bytes() < self.window_bytes(bond)
+    }
+
+    /// Largest packet to make now, in bytes, tag included.
+    pub(crate) fn packet_bytes(&self, bond: BondState) -> usize {
+        self.window.packet_bytes(self.conditions(bond)) as usize
+    }
+
+    /// Whether anything is known of the link's rate.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.known_rate().is_some()
+    }
+
+    fn known_rate(&self) -> Option<u64> {
+        self.rate.bytes_per_second().or(self.info.rate_hint)
+    }
+
+    fn conditions(&self, bond: BondState) -> Conditions {
+        Conditions {
+            rate: self.rate.bytes_per_second(),
+            reliable: self.info.reliable,
+            interactive: bond.interactive,
+            on_probation: bond.has_proven_link && !self.is_proven(),
+            mtu: self.info.mtu_bytes as u64,
+        }
+    }
+
+    /// The estimated rate. Before the first sample, that at which the first window would arrive; on probation the
+    /// cautious guess of one small packet each round trip.
+    pub(crate) fn rate_or_guess(&self, bond: BondState) -> u64 {
+        self.known_rate().unwrap_or_else(|| {
+            let first = if bond.has_proven_link { PROBATION_BYTES } else { limits::INITIAL_WINDOW_BYTES };
+            first.saturating_mul(1_000_000_000) / (self.rtt.base().as_nanos().max(1) as u64)
+        })
+    }
+
+    /// The link as the scheduler sees it.
+    pub(crate) fn candidate(&self, now: Instant, bond: BondState) -> Candidate {
+        let age = self.sent.oldest_at().map_or(Duration::ZERO, |at| now - at);
+        let explained = self.rtt.smoothed() + self.rtt.variation4() + self.info.peer_ack_delay;
+        Candidate {
+            id: self.id,
+            half_rtt: self.rtt.base() / 2,
+            rate: self.rate_or_guess(bond),
+            in_flight: self.sent.bytes(),
+            overdue: age.saturating_sub(explained),
+            packet: self.packet_bytes(bond) as u64,
+        }
+    }
+
+    /// Silence that makes the link suspect, with what it holds.
+    fn silence_limit(&self) -> Duration {
+        self.rtt.silence_limit(transmit_time(self.sent.bytes(), self.rate_or_guess(BondState::default())))
+    }
+
+    pub(crate) fn snapshot(&self, bond: BondState) -> LinkSnapshot {
+        LinkSnapshot {
+            id: self.id,
+            name: self.info.name.clone(),
+            kind: self.info.kind,
+            state: self.state,
+            since: self.since,
+            policy: self.policy,
+            peer_policy: self.peer_policy,
+            rate: self.rate.bytes_per_second(),
+            rtt: self.rtt.measured(),
+            rtt_base: self.rtt.base(),
+            in_flight_bytes: self.sent.bytes(),
+            window_bytes: self.window_bytes(bond),
+            mtu_bytes: self.info.mtu_bytes,
+            idle: None,
+            stats: self.stats,
+        }
+    }
+}

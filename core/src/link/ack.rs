@@ -1,0 +1,183 @@
+//! What this end has received on a link and owes an acknowledgement for.
+
+use crate::limits;
+use crate::range_set::RangeSet;
+use crate::time::{Duration, Instant};
+
+/// An acknowledgement goes out after this many ack-eliciting packets (RFC 9000 section 13.2.2).
+const EVERY: u32 = 2;
+/// Every so many acknowledgement-only packets one asks to be acknowledged, so that ranges can be pruned.
+const PING_EVERY: u32 = 16;
+
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    received: RangeSet,
+    highest_at: Instant,
+    /// Ack-eliciting packets since the last acknowledgement.
+    owed: u32,
+    /// Something arrived that no other link was told of.
+    owed_elsewhere: bool,
+    /// A gap was seen: do not wait.
+    urgent: bool,
+    deadline: Option<Instant>,
+    bare_acks: u32,
+}
+
+impl Acks {
+    /// Records a packet. The caller has checked that `number` is above all before it.
+    pub(crate) fn on_packet(&mut self, now: Instant, number: u64, eliciting: bool, base_rtt: Duration) {
+        let expected = self.received.last().map_or(0, |last| last.end);
+        self.received.insert(number..number + 1);
+        self.received.retain_last(limits::ACK_RANGES_MAX);
+        self.highest_at = now;
+        if number != expected {
+            self.urgent = true;
+        }
+        if eliciting {
+            self.owed += 1;
+            self.owed_elsewhere = true;
+            let delay = (base_rtt / 4).min(limits::ACK_DELAY_MAX);
+            self.deadline.get_or_insert(now + delay);
+        }
+    }
+
+    /// Highest number received.
+    pub(crate) fn highest(&self) -> Option<u64> {
+        self.received.last().map(|last| last.end - 1)
+    }
+
+    /// Whether an acknowledgement should go out without waiting for company.
+    pub(crate) fn is_due(&self) -> bool {
+        self.owed > 0 && (self.urgent || self.owed >= EVERY)
+    }
+
+    /// Whether an acknowledgement would tell anything new.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Whether an acknowledgement over another link would tell anything new.
+    pub(crate) fn is_owed_elsewhere(&self) -> bool {
+        self.owed_elsewhere
+    }
+
+    /// An acknowledgement went out over another link. It may still be needed on this one, which gives the peer a
+    /// round-trip sample.
+    pub(crate) fn on_told_elsewhere(&mut self) {
+        self.owed_elsewhere = false;
+    }
+
+    /// When an acknowledgement must go out.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The deadline has passed: an acknowledgement goes out as soon as a link takes it.
+    pub(crate) fn on_timeout(&mut self, now: Instant) {
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.deadline = None;
+            self.urgent = true;
+        }
+    }
+
+    /// What is owed goes out without waiting for company.
+    pub(crate) fn hurry(&mut self) {
+        self.urgent = true;
+    }
+
+    /// What to acknowledge, and how long the newest packet has waited; `None` if nothing was ever received.
+    pub(crate) fn report(&self, now: Instant) -> Option<(&RangeSet, Duration)> {
+        (!self.received.is_empty()).then(|| (&self.received, now - self.highest_at))
+    }
+
+    /// An acknowledgement went out. Returns whether it should ask to be acknowledged itself, given that it is `bare`.
+    pub(crate) fn on_sent(&mut self, bare: bool) -> bool {
+        self.owed = 0;
+        self.urgent = false;
+        self.deadline = None;
+        if !bare {
+            self.bare_acks = 0;
+            return false;
+        }
+        self.bare_acks += 1;
+        if self.bare_acks >= PING_EVERY {
+            self.bare_acks = 0;
+            return true;
+        }
+        false
+    }
+
+    /// The peer has seen an acknowledgement up to `highest`: those numbers need not be told again.
+    pub(crate) fn on_ack_acked(&mut self, highest: u64) {
+        // The highest number stays, so that gaps are still seen.
+        let keep_from = highest.min(self.highest().unwrap_or(0));
+        self.received.remove(0..keep_from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(8);
+
+    #[test]
+    fn every_second_packet_or_after_a_quarter_round_trip() {
+        let mut acks = Acks::default();
+        let now = Instant::from_nanos(1000);
+        acks.on_packet(now, 0, true, RTT);
+        assert!(!acks.is_due());
+        assert_eq!(acks.deadline(), Some(now + RTT / 4));
+        acks.on_timeout(now + RTT / 4);
+        assert!(acks.is_due() && acks.deadline().is_none());
+        acks.on_packet(now, 1, true, RTT);
+        assert!(acks.is_due());
+        acks.on_sent(true);
+        assert!(!acks.is_due() && acks.deadline().is_none());
+    }
+
+    #[test]
+    fn a_gap_is_told_at_once() {
+        let mut acks = Acks::default();
+        acks.on_packet(Instant::ZERO, 0, true, RTT);
+        acks.on_sent(true);
+        acks.on_packet(Instant::ZERO, 2, true, RTT);
+        assert!(acks.is_due());
+        let (ranges, _) = acks.report(Instant::ZERO).unwrap();
+        assert_eq!(ranges.iter().collect::<alloc::vec::Vec<_>>(), [0..1, 2..3]);
+    }
+
+    #[test]
+    fn acknowledgements_alone_owe_nothing() {
+        let mut acks = Acks::default();
+        for n in 0..10 {
+            acks.on_packet(Instant::ZERO, n, false, RTT);
+        }
+        assert!(!acks.is_owed() && acks.deadline().is_none());
+    }
+
+    #[test]
+    fn ranges_stay_bounded_and_are_pruned() {
+        let mut acks = Acks::default();
+        for n in 0..1000 {
+            acks.on_packet(Instant::ZERO, n * 2, true, RTT);
+        }
+        assert_eq!(acks.report(Instant::ZERO).unwrap().0.len(), limits::ACK_RANGES_MAX);
+        acks.on_ack_acked(1990);
+        assert_eq!(acks.report(Instant::ZERO).unwrap().0.len(), 5);
+        acks.on_ack_acked(5000);
+        assert_eq!(acks.highest(), Some(1998));
+    }
+
+    #[test]
+    fn every_sixteenth_bare_acknowledgement_asks_for_one() {
+        let mut acks = Acks::default();
+        let asked: usize = (0..32).filter(|_| acks.on_sent(true)).count();
+        assert_eq!(asked, 2);
+        for _ in 0..15 {
+            assert!(!acks.on_sent(true));
+        }
+        assert!(!acks.on_sent(false));
+        assert!(!acks.on_sent(true), "a packet with data starts the count anew");
+    }
+}

@@ -1,0 +1,215 @@
+//! How many bytes a link may have in flight, and how large its packets are.
+//!
+//! Judged by acknowledgements of the peer's engine alone: sockets, USB queues and ttys hide buffers.
+
+use super::rate::{RateSample, bytes_in};
+use super::rtt::Rtt;
+use crate::limits;
+use crate::time::Duration;
+
+/// A round trip that raises the rate by less than this (in quarters: 5/4) did not find more room.
+const GROWTH_NUMERATOR: u64 = 5;
+const GROWTH_DENOMINATOR: u64 = 4;
+/// Round trips without growth that end the start-up, as in BBR.
+const FLAT_ROUNDS: u32 = 3;
+/// At microsecond round trips the hosts' wake-ups, not the link, decide: keep at least this much time in flight.
+const FLOOR: Duration = Duration::from_millis(5);
+/// The same while latency matters.
+const FLOOR_INTERACTIVE: Duration = Duration::from_millis(1);
+/// Time one packet may occupy the link.
+const PACKET_TIME: Duration = Duration::from_millis(2);
+const PACKET_TIME_INTERACTIVE: Duration = Duration::from_millis(1);
+/// Time one packet may occupy a link so slow that smaller packets would waste it on overhead.
+const PACKET_TIME_SLOW: Duration = Duration::from_millis(30);
+/// Size below which overhead counts: what an Ethernet frame carries.
+const PACKET_SMALL_BYTES: u64 = 1200;
+
+/// Packets that an unknown link may have in flight while others carry the bond: if it is slow, few bytes wait for it.
+const PROBATION_PACKETS: u64 = 2;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    phase: Phase,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Doubles each round trip until the rate stops growing.
+    Startup { window: u64, best_rate: u64, flat_rounds: u32 },
+    Steady,
+}
+
+/// What decides the window besides its own state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions {
+    /// Estimated rate in bytes per second.
+    pub(crate) rate: Option<u64>,
+    /// The medium retransmits and queues by itself.
+    pub(crate) reliable: bool,
+    /// An interactive stream was active lately.
+    pub(crate) interactive: bool,
+    /// Nothing is known of the link, and others carry the bond meanwhile: it proves itself with little.
+    pub(crate) on_probation: bool,
+    /// Largest packet in bytes.
+    pub(crate) mtu: u64,
+}
+
+impl Window {
+    /// Starts from what the medium is known to move, or from ten segments.
+    pub(crate) fn new(rate_hint: Option<u64>, rtt: &Rtt) -> Self {
+        let hinted = rate_hint.map_or(0, |rate| bytes_in(rate, rtt.base().max(FLOOR)));
+        let window = hinted.max(limits::INITIAL_WINDOW_BYTES);
+        Self { phase: Phase::Startup { window, best_rate: 0, flat_rounds: 0 } }
+    }
+
+    /// An acknowledgement of `acked` bytes came, and `in_flight` bytes remain.
+    pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, sample: RateSample, rtt: &Rtt, c: Conditions) {
+        // A link that is refused data in favour of faster ones is limited all the time. If it was full nevertheless,
+        // its rate is as good as another's.
+        let was_full = self.steady(rtt, c).is_some_and(|steady| in_flight.saturating_add(acked) >= steady);
+        let Phase::Startup { window, best_rate, flat_rounds } = &mut self.phase else { return };
+        if sample.app_limited && !was_full {
+            return;
+        }
+        *window = window.saturating_add(acked);
+        if !sample.round_started {
+            return;
+        }
+        let rate = c.rate.unwrap_or(0);
+        if rate >= best_rate.saturating_mul(GROWTH_NUMERATOR) / GROWTH_DENOMINATOR {
+            *best_rate = rate;
+            *flat_rounds = 0;
+        } else {
+            *flat_rounds += 1;
+            if *flat_rounds >= FLAT_ROUNDS {
+                self.phase = Phase::Steady;
+            }
+        }
+    }
+
+    /// Bytes that may be in flight.
+    pub(crate) fn limit(&self, rtt: &Rtt, c: Conditions) -> u64 {
+        let packet = self.packet_bytes(c);
+        let limit = match (&self.phase, self.steady(rtt, c)) {
+            (Phase::Startup { window, .. }, _) => *window,
+            (Phase::Steady, Some(steady)) => steady,
+            (Phase::Steady, None) => limits::INITIAL_WINDOW_BYTES,
+        };
+        let limit = if c.on_probation { limit.min(PROBATION_PACKETS * PACKET_SMALL_BYTES) } else { limit };
+        let limit = if rtt.is_refreshing() { limit / 2 } else { limit };
+        limit.max(2 * packet.min(PACKET_SMALL_BYTES))
+    }
+
+    /// What the estimated rate and round trip allow.
+    fn steady(&self, rtt: &Rtt, c: Conditions) -> Option<u64> {
+        let rate = c.rate?;
+        let (in_transit, floor, packets) = if c.reliable && !c.interactive {
+            (bytes_in(rate, rtt.base() * 2), FLOOR, 2)
+        } else {
+            (bytes_in(rate, rtt.base() + rtt.base() / 10), FLOOR_INTERACTIVE, 1)
+        };
+        Some(in_transit.max(bytes_in(rate, floor)).saturating_add(packets * self.packet_bytes(c)))
+    }
+
+    /// Largest packet to make now, in bytes.
+    pub(crate) fn packet_bytes(&self, c: Conditions) -> u64 {
+        let bytes = match (c.rate, &self.phase) {
+            (None, Phase::Startup { window, .. }) if !c.on_probation => (window / 4).max(PACKET_SMALL_BYTES),
+            (None, _) => PACKET_SMALL_BYTES,
+            (Some(rate), _) => {
+                let time = if c.interactive { PACKET_TIME_INTERACTIVE } else { PACKET_TIME };
+                let efficient = PACKET_SMALL_BYTES.min(bytes_in(rate, PACKET_TIME_SLOW));
+                bytes_in(rate, time).max(efficient)
+            }
+        };
+        bytes.max(limits::MTU_MIN_BYTES as u64).min(c.mtu)
+    }
+
+    /// Whether the link still searches for its rate.
+    #[cfg(test)]
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Startup { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    const CALM: Conditions = Conditions { rate: None, reliable: true, interactive: false, on_probation: false, mtu: 65_535 };
+
+    fn rtt_ms(ms: u64) -> Rtt {
+        Rtt::new(Instant::ZERO, Some(Duration::from_millis(ms)))
+    }
+
+    #[test]
+    fn doubles_until_the_rate_is_flat() {
+        let rtt = rtt_ms(20);
+        let mut window = Window::new(None, &rtt);
+        let round = RateSample { round_started: true, app_limited: false };
+        let mut rate = 100_000;
+        for _ in 0..5 {
+            let before = window.limit(&rtt, CALM);
+            window.on_ack(before, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
+            assert_eq!(window.limit(&rtt, CALM), 2 * before);
+            rate *= 2;
+        }
+        for _ in 0..4 {
+            window.on_ack(1, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
+        }
+        assert!(!window.is_starting());
+        let limit = window.limit(&rtt, Conditions { rate: Some(rate), ..CALM });
+        assert_eq!(limit, 2 * bytes_in(rate, Duration::from_millis(20)) + 2 * bytes_in(rate, PACKET_TIME));
+    }
+
+    #[test]
+    fn application_limited_rounds_decide_nothing() {
+        let rtt = rtt_ms(20);
+        let mut window = Window::new(None, &rtt);
+        for _ in 0..10 {
+            let sample = RateSample { round_started: true, app_limited: true };
+            window.on_ack(100, 0, sample, &rtt, Conditions { rate: Some(1_000_000), ..CALM });
+        }
+        assert!(window.is_starting());
+        assert_eq!(window.limit(&rtt, CALM), limits::INITIAL_WINDOW_BYTES);
+    }
+
+    #[test]
+    fn a_link_that_is_never_filled_is_bounded_by_its_rate() {
+        let rtt = rtt_ms(10);
+        let mut window = Window::new(None, &rtt);
+        let slow = Conditions { rate: Some(11_500), ..CALM };
+        for _ in 0..4 {
+            let sample = RateSample { round_started: true, app_limited: true };
+            window.on_ack(1200, 1200, sample, &rtt, slow);
+        }
+        assert!(!window.is_starting());
+        assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
+        let window = Window::new(None, &rtt);
+        let unknown = Conditions { on_probation: true, ..CALM };
+        assert_eq!(window.limit(&rtt, unknown), 2400);
+        assert_eq!(window.packet_bytes(unknown), 1200);
+    }
+
+    #[test]
+    fn a_serial_line_gets_packets_of_at_most_30_ms() {
+        let window = Window::new(Some(11_520), &rtt_ms(50));
+        let size = window.packet_bytes(Conditions { rate: Some(11_520), reliable: false, ..CALM });
+        assert_eq!(size, 345);
+        let fast = window.packet_bytes(Conditions { rate: Some(1 << 30), ..CALM });
+        assert_eq!(fast, 65_535);
+        let tiny_mtu = window.packet_bytes(Conditions { rate: Some(1 << 30), mtu: 640, ..CALM });
+        assert_eq!(tiny_mtu, 640);
+    }
+
+    #[test]
+    fn interactive_traffic_keeps_queues_short() {
+        let rtt = rtt_ms(20);
+        let window = Window { phase: Phase::Steady };
+        let c = Conditions { rate: Some(10_000_000), ..CALM };
+        let busy = window.limit(&rtt, Conditions { interactive: true, ..c });
+        assert!(busy < window.limit(&rtt, c) * 6 / 10);
+        assert!(busy >= bytes_in(10_000_000, rtt.base()));
+    }
+}

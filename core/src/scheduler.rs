@@ -1,0 +1,143 @@
+//! Which link takes the next bytes: a pure function of snapshots.
+//!
+//! Choice is by earliest arrival: `A = T/2 + (in flight + length)/R`, with the base round trip `T` and the rate `R`.
+//! A slower link does not take the next bytes, which the reader waits for, but those that the faster links will
+//! reach only when its own would arrive. If there are not that many, it waits. So bulk data fills every link, the
+//! reader sees no stall, and the tail of a transfer avoids slow links.
+
+use crate::id::LinkId;
+use crate::link::rate::{bytes_in, transmit_time};
+use crate::time::Duration;
+
+/// Shortest time after which a link that waits for a faster one thinks again.
+const THINK_AGAIN_MIN: Duration = Duration::from_millis(2);
+
+/// A slower link is taken to arrive later than estimated by one part in so many.
+const MARGIN_SHARE: u32 = 8;
+
+/// A link that may carry data, as the scheduler sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: LinkId,
+    /// Half of the base round trip.
+    pub(crate) half_rtt: Duration,
+    /// Bytes per second.
+    pub(crate) rate: u64,
+    /// Bytes sent and not acknowledged.
+    pub(crate) in_flight: u64,
+    /// By how much the oldest packet in flight is later than the link's history explains.
+    pub(crate) overdue: Duration,
+    /// Bytes of the packet this link would make.
+    pub(crate) packet: u64,
+}
+
+/// What a link with room is to do about unsent bulk data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Take the bytes that lie `skip` unsent bytes behind the first.
+    Take { skip: u64 },
+    /// Faster links will have sent it all before this one could deliver; think again after the time.
+    Wait { think_again: Duration },
+}
+
+impl Candidate {
+    /// When the last of `length` bytes would arrive if sent now.
+    pub(crate) fn arrival(&self, length: u64) -> Duration {
+        self.half_rtt + self.overdue + transmit_time(self.in_flight.saturating_add(length), self.rate)
+    }
+
+    /// Whether this link delivers `length` bytes before `other` does; ids break a tie.
+    fn is_before(&self, other: &Self, length: u64) -> bool {
+        (self.arrival(length), self.id) < (other.arrival(length), other.id)
+    }
+}
+
+/// The link on which `length` bytes arrive first.
+pub(crate) fn earliest(candidates: &[Candidate], length: u64) -> Option<&Candidate> {
+    candidates.iter().min_by_key(|c| (c.arrival(length), c.id))
+}
+
+/// What link `me` is to do about `backlog` bytes of unsent bulk data.
+pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> Decision {
+    let length = me.packet.min(backlog);
+    let mine = me.arrival(length);
+    // Estimates err. Bytes that arrive a little early only wait; late ones hold up the reader.
+    let at_latest = mine + mine / MARGIN_SHARE;
+    let mut skip = 0_u64;
+    let mut soonest = Duration::MAX;
+    for other in candidates.iter().filter(|c| c.id != me.id && c.is_before(me, length)) {
+        let starts = other.arrival(0);
+        skip = skip.saturating_add(bytes_in(other.rate, at_latest.saturating_sub(starts)));
+        soonest = soonest.min(other.arrival(length));
+    }
+    if skip < backlog || skip == 0 {
+        Decision::Take { skip }
+    } else {
+        Decision::Wait { think_again: soonest.max(THINK_AGAIN_MIN) }
+    }
+}
+
+/// Bytes that must be unacknowledged at once to keep all links busy: twice the sum of rates times the longest way.
+pub(crate) fn window_wanted(candidates: &[Candidate]) -> u64 {
+    let rates = candidates.iter().fold(0_u64, |sum, c| sum.saturating_add(c.rate));
+    // A late link is not a longer one.
+    let on_time = |c: &Candidate| Candidate { overdue: Duration::ZERO, ..*c }.arrival(c.packet);
+    let longest = candidates.iter().map(on_time).max().unwrap_or_default();
+    bytes_in(rates, longest).saturating_mul(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn link(id: u32, rate: u64, half_rtt_ms: u64) -> Candidate {
+        let half_rtt = Duration::from_millis(half_rtt_ms);
+        Candidate { id: LinkId(id), half_rtt, rate, in_flight: 0, overdue: Duration::ZERO, packet: 10_000 }
+    }
+
+    #[test]
+    fn a_small_write_goes_to_one_link_only() {
+        let links = [link(0, 1_000_000, 10), link(1, 1_000_000, 10)];
+        assert_eq!(decide(&links, &links[0], 100), Decision::Take { skip: 0 });
+        assert!(matches!(decide(&links, &links[1], 100), Decision::Wait { .. }));
+        assert_eq!(earliest(&links, 100).unwrap().id, LinkId(0));
+    }
+
+    #[test]
+    fn a_large_write_goes_to_both_side_by_side() {
+        let links = [link(0, 1_000_000, 10), link(1, 1_000_000, 10)];
+        assert_eq!(decide(&links, &links[0], 1 << 20), Decision::Take { skip: 0 });
+        assert_eq!(decide(&links, &links[1], 1 << 20), Decision::Take { skip: 12_500 });
+    }
+
+    #[test]
+    fn a_slow_link_takes_what_the_fast_one_reaches_when_it_arrives() {
+        let links = [link(0, 10_000_000, 1), link(1, 100_000, 50)];
+        // Its 10 kB arrive after 50 + 100 ms, at the latest 1/8 later; the fast link starts after 1 ms.
+        let Decision::Take { skip } = decide(&links, &links[1], 10 << 20) else { panic!("must take") };
+        assert_eq!(skip, 10_000_000 * 167_750 / 1_000_000);
+        assert!(matches!(decide(&links, &links[1], skip), Decision::Wait { .. }), "the tail avoids it");
+    }
+
+    #[test]
+    fn the_only_link_always_takes() {
+        let links = [link(0, 1, 1000)];
+        assert_eq!(decide(&links, &links[0], 1), Decision::Take { skip: 0 });
+    }
+
+    #[test]
+    fn an_overdue_link_loses_its_place() {
+        let mut links = [link(0, 1_000_000, 10), link(1, 1_000_000, 20)];
+        assert_eq!(earliest(&links, 100).unwrap().id, LinkId(0));
+        links[0].overdue = MS * 11;
+        assert_eq!(earliest(&links, 100).unwrap().id, LinkId(1));
+    }
+
+    #[test]
+    fn the_window_covers_the_slowest_way() {
+        let links = [link(0, 10_000_000, 1), link(1, 100_000, 50)];
+        assert_eq!(window_wanted(&links), 2 * 10_100_000 * 150 / 1000);
+    }
+}

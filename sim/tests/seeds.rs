@@ -1,0 +1,33 @@
+//! Seeds in the simulator: none fails, and each goes the same way every time.
+//!
+//! A few run here, with every test run; `cargo xtask sim --seeds 10000` runs many.
+
+use bondwire_sim::{Plan, World, run_many, run_seed};
+
+/// Few enough for an unoptimized build.
+const SEEDS: u64 = 24;
+
+#[test]
+fn no_seed_fails() {
+    let (_, failures) = run_many(SEEDS, 0, 2);
+    assert_eq!(failures, [], "replay one: cargo xtask sim --seeds 1 --seed N --trace");
+}
+
+#[test]
+fn a_seed_goes_the_same_way_twice() {
+    for seed in 100..104 {
+        assert_eq!(run_seed(seed), run_seed(seed));
+    }
+    assert_ne!(run_seed(100).hash, run_seed(101).hash);
+}
+
+#[test]
+fn without_faults_all_work_is_done_soon() {
+    for seed in 200..206 {
+        let plan = Plan::new(seed).without_faults();
+        let limit = plan.span * 4 + std::time::Duration::from_secs(5);
+        let report = World::of(plan).run();
+        assert_eq!(report.failure, None, "seed {seed}");
+        assert!(report.virtual_time < limit, "seed {seed}: {:?} of {limit:?}", report.virtual_time);
+    }
+}
