@@ -33,15 +33,15 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(10);
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait of a dialer.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Time between two dials for a replacement while a link is suspect.
+/// Time between two dials for a link that is missing or suspect.
 pub const REPLACE_INTERVAL: Duration = Duration::from_millis(500);
-/// Time of suspicion after which replacements are dialled every [`DIAL_BACKOFF_MAX`] only.
+/// Time after which such a link is dialled every [`DIAL_BACKOFF_MAX`] only: most cuts are shorter.
 pub const REPLACE_EAGER: Duration = Duration::from_secs(60);
 /// First wait of an acceptor after a failure; doubles each time up to [`ACCEPT_BACKOFF_MAX`].
 pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait of an acceptor: the time after which new links come in once descriptors are free again.
 pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Bonds that wait for [`Listener::accept`](crate::Listener::accept); later ones are refused.
-pub const ACCEPT_QUEUE_MAX: usize = 128;
+pub const ACCEPT_QUEUE_MAX: usize = 1024;
 /// Events kept for a subscriber that does not fetch them; then it is told how many it missed.
 pub const EVENT_QUEUE_MAX: usize = 1024;

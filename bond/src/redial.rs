@@ -139,18 +139,18 @@ struct Redialer<D> {
 impl<D: Dialer> Redialer<D> {
     /// Keeps a link up for ever.
     async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut pace) = (Backoff::default(), Pace::new());
         loop {
-            match self.dial(None, None).await {
+            match self.dial(None, pace.patience()).await {
                 Ok(link) => {
-                    backoff = Backoff::default();
                     let reason = self.keep(link).await;
                     let name = self.status.name.clone();
                     self.status.report(None, Some(DialError::LinkEnded { name, reason }));
+                    (backoff, pace) = (Backoff::default(), Pace::new());
                 }
                 Err(fault) => self.status.report(None, Some(fault)),
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next(pace.interval())).await;
         }
     }
 
@@ -159,9 +159,8 @@ impl<D: Dialer> Redialer<D> {
     async fn dial(
         &mut self,
         replaces: Option<LinkId>,
-        patience: Option<Duration>,
+        patience: Duration,
     ) -> Result<Arc<LinkControl>, DialError> {
-        let patience = patience.unwrap_or(Duration::MAX);
         let dialled = timeout(patience, self.dialer.dial()).await;
         let fault = match dialled {
             Ok(Ok(link)) => {
@@ -196,24 +195,43 @@ impl<D: Dialer> Redialer<D> {
     /// Dials until there is a link in place of `old`: eagerly at first. The end of `old` changes nothing, for the peer may
     /// end it because the replacement is under way.
     async fn replace(&mut self, old: &LinkControl) -> Arc<LinkControl> {
-        let eager_until = Instant::now() + REPLACE_EAGER;
-        // A dial into the void is cut short so that the next one goes out soon; now and then one gets more time, for
-        // paths that are slow.
-        for factor in [1, 2, 4].into_iter().cycle() {
+        let mut pace = Pace::new();
+        loop {
             let begun = Instant::now();
-            let interval = if begun < eager_until { REPLACE_INTERVAL } else { DIAL_BACKOFF_MAX };
-            let patience = if begun < eager_until { REPLACE_INTERVAL * factor } else { DIAL_BACKOFF_MAX };
-            match self.dial(Some(old.id), Some(patience)).await {
+            match self.dial(Some(old.id), pace.patience()).await {
                 Ok(link) => return link,
                 Err(fault) if old.is_closed() => self.status.report(None, Some(fault)),
                 Err(fault) => {
                     tracing::debug!(target: "bondwire", "no replacement for link {}: {fault}", old.id);
                 }
             }
-            sleep_until(begun + interval).await;
+            sleep_until(begun + pace.interval()).await;
         }
-        // The cycle above has no end.
-        std::future::pending().await
+    }
+}
+
+/// How often, and with how much patience, a missing link is dialled: eagerly for a minute, since most cuts are short,
+/// then seldom.
+struct Pace {
+    eager_until: Instant,
+    dials: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { eager_until: Instant::now() + REPLACE_EAGER, dials: 0 }
+    }
+
+    fn interval(&self) -> Duration {
+        if Instant::now() < self.eager_until { REPLACE_INTERVAL } else { DIAL_BACKOFF_MAX }
+    }
+
+    /// Time for the next dial. One into the void is cut short so that the next goes out soon; now and then one gets more
+    /// time, for paths that are slow.
+    fn patience(&mut self) -> Duration {
+        let factor = 1 << (self.dials % 3);
+        self.dials = self.dials.wrapping_add(1);
+        if Instant::now() < self.eager_until { REPLACE_INTERVAL * factor } else { DIAL_BACKOFF_MAX }
     }
 }
 
@@ -248,11 +266,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait: three quarters to five quarters of a value that doubles each time.
-    fn next(&mut self) -> Duration {
+    /// The next wait: three quarters to five quarters of a value that doubles each time, up to `longest`.
+    fn next(&mut self, longest: Duration) -> Duration {
         let [jitter] = random::<1>().unwrap_or([128]);
-        let jittered = self.wait * (384 + u32::from(jitter)) / 512;
-        self.wait = (self.wait * 2).min(DIAL_BACKOFF_MAX);
+        let jittered = self.wait.min(longest) * (384 + u32::from(jitter)) / 512;
+        self.wait = (self.wait * 2).min(longest);
         jittered
     }
 }
@@ -264,7 +282,7 @@ mod tests {
     #[test]
     fn backoff_grows_to_its_bound() {
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = std::iter::repeat_with(|| backoff.next()).take(20).collect();
+        let waits: Vec<_> = std::iter::repeat_with(|| backoff.next(DIAL_BACKOFF_MAX)).take(20).collect();
         assert!(waits[0] >= DIAL_BACKOFF_MIN * 3 / 4 && waits[0] <= DIAL_BACKOFF_MIN * 5 / 4, "{waits:?}");
         assert!(waits[19] >= DIAL_BACKOFF_MAX * 3 / 4 && waits[19] <= DIAL_BACKOFF_MAX * 5 / 4, "{waits:?}");
     }

@@ -99,6 +99,9 @@ pub const SUSPECT_MIN: Duration = Duration::from_millis(20);
 /// Round trip assumed before the first sample, as RFC 9002 section 6.2.2 has it, in milliseconds lowered to
 /// what a cable or a metropolitan path shows.
 pub const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Most that the queue of a link adds to the silence it is allowed: an estimated rate far too low, as after a host
+/// that stood still, must not keep a dead link's data for minutes.
+pub const SILENCE_QUEUE_MAX: Duration = Duration::from_secs(5);
 /// Longest time between two probes of a suspect link.
 pub const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Packets in flight at the start on a link without a rate hint, in bytes (RFC 6928: ten segments).

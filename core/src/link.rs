@@ -260,7 +260,8 @@ impl Link {
 
     /// Silence that makes the link suspect, with what it holds.
     fn silence_limit(&self) -> Duration {
-        self.rtt.silence_limit(transmit_time(self.sent.bytes(), self.rate_or_guess(BondState::default())))
+        let queue = transmit_time(self.sent.bytes(), self.rate_or_guess(BondState::default()));
+        self.rtt.silence_limit(queue.min(limits::SILENCE_QUEUE_MAX))
     }
 
     pub(crate) fn snapshot(&self, bond: BondState) -> LinkSnapshot {

@@ -190,7 +190,7 @@ impl Host {
         let (serial, link) = (port.bond, port.link);
         let payload = Bytes::from(packet).slice(opened.header_len..opened.header_len + opened.payload_len);
         let Some(bond) = self.bonds.iter_mut().find(|bond| bond.serial == serial) else { return };
-        self.fed = true;
+        self.fed = Some(serial);
         if let Err(violation) = bond.connection.handle_packet(now, link, opened.number, payload) {
             stage.fail(self.name, format!("an honest peer broke the protocol on link {link}: {violation}"));
         }

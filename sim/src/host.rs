@@ -40,8 +40,8 @@ pub(crate) struct Host {
     /// Whether it still wants links.
     pub(crate) dials: bool,
     bonds_made: u64,
-    /// The last happening gave an engine a packet, so that all its links were looked at again.
-    pub(crate) fed: bool,
+    /// The bond that the last happening gave a packet, so that all its links were looked at again.
+    pub(crate) fed: Option<Serial>,
     /// Each host's clock has an origin of its own.
     clock_offset: Duration,
     /// The host does nothing until then; what happens meanwhile waits.
@@ -78,7 +78,7 @@ impl Host {
             dice,
             dials: true,
             bonds_made: 0,
-            fed: false,
+            fed: None,
             clock_offset,
             frozen_until: None,
             backlog: VecDeque::new(),
@@ -162,11 +162,11 @@ impl Host {
             }
             self.on_timer(stage);
         }
-        self.fed = false;
+        self.fed = None;
         self.take(happening, stage);
         self.settle(stage);
-        if self.fed && self.dice.permille(INSPECTED_PERMILLE) {
-            self.inspect(stage, true);
+        if self.fed.is_some() && self.dice.permille(INSPECTED_PERMILLE) {
+            self.inspect(stage, self.fed);
         }
     }
 
@@ -280,9 +280,9 @@ impl Host {
     }
 
     /// Looks for promises that were not kept: a link that was told to wait for a wake has nothing to send, a reader
-    /// that was told to wait for an event has nothing to read. `at_once` right after a packet came in and everything
-    /// was drained; otherwise time has passed, and the engine may have changed its mind if it has a timer to say so.
-    pub(crate) fn inspect(&mut self, stage: &mut Stage, at_once: bool) {
+    /// that was told to wait for an event has nothing to read. So it must be for the bond that was just `fed` a
+    /// packet and drained; for others time has passed, and the engine may have changed its mind if it has a timer to say so.
+    pub(crate) fn inspect(&mut self, stage: &mut Stage, fed: Option<Serial>) {
         if self.frozen_until.is_some() || stage.report.failure.is_some() {
             return;
         }
@@ -296,6 +296,7 @@ impl Host {
             let Line::Up(port) = line else { continue };
             let serial = port.bond;
             let Some(bond) = self.bonds.iter_mut().find(|bond| bond.serial == serial) else { continue };
+            let at_once = fed == Some(serial);
             let timer = bond.connection.poll_timeout();
             let has_timer = timer.is_some_and(|(at, _)| at <= now + MIND_CHANGE_MAX);
             if port.awake || (has_timer && !at_once) || !stage.net.has_room(*end) {

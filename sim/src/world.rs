@@ -15,8 +15,9 @@ use bondwire_core::time::Duration;
 
 /// Promises are inspected about this many times in a run.
 const INSPECTIONS: u32 = 200;
-/// After a close, the other end notices at the latest by its idle timeout (120 s).
-const CLOSE_PATIENCE: Duration = Duration::from_secs(150);
+/// After a close, the other end notices at the latest by its keep-alive (15 s), its silence limit, and its idle
+/// timeout (120 s).
+const CLOSE_PATIENCE: Duration = Duration::from_secs(180);
 /// An early end that finds no bond tries again after this.
 const ABORT_RETRY: Duration = Duration::from_millis(10);
 /// What the closing application says.
@@ -89,7 +90,7 @@ impl World {
             Happening::Timer(host) | Happening::Resume(host) => *host,
             Happening::Fault(fault, begins) => return self.on_fault(*fault, *begins),
             Happening::Inspect => {
-                self.hosts.iter_mut().for_each(|host| host.inspect(stage, false));
+                self.hosts.iter_mut().for_each(|host| host.inspect(stage, None));
                 return self.schedule_inspection();
             }
             Happening::Abort => return self.abort(),

@@ -98,3 +98,19 @@ fn silence_that_lasted_long_enough_at_the_first_probe_leaves_no_deadline() {
         ));
     }
 }
+
+/// Each link asked which one delivers a packet of its own size first. Where packets differ in size, every link could
+/// take another for the first, and interactive data stayed for ever. These seeds showed it.
+#[test]
+fn links_with_packets_of_different_sizes_agree_on_the_first() {
+    for seed in [3943, 4630] {
+        passes(Plan::new(seed));
+    }
+}
+
+/// A host stood still, so the rate of its link seemed tiny; the silence allowed for what was in flight was minutes, and
+/// a dead link kept its data for as long.
+#[test]
+fn a_dead_link_is_suspect_soon_even_with_a_tiny_rate() {
+    passes(Plan::new(10_317));
+}

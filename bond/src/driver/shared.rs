@@ -180,7 +180,7 @@ impl State {
             Event::Stream(event) => self.hear_stream(event, wakes),
             Event::DatagramReadable => wakes.datagram = true,
             Event::Link { id, name, from, to, why } => {
-                tracing::info!(target: "bondwire", "link {id} {name}: {to} ({why})");
+                tracing::debug!(target: "bondwire", "link {id} {name}: {to} ({why})");
                 if let Some(control) = self.links.get(&id) {
                     control.changed(to, &why);
                     wakes.links.push(control.clone());
@@ -193,7 +193,7 @@ impl State {
                 let _ = self.events.send(BondEvent::Link { id, name, from, to, why });
             }
             Event::Closed(reason) => {
-                tracing::info!(target: "bondwire", "bond {reason}");
+                tracing::debug!(target: "bondwire", "bond {reason}");
                 self.waiters.all(wakes);
                 wakes.ended = true;
                 let _ = self.events.send(BondEvent::Closed(reason));

@@ -86,7 +86,13 @@ pub struct Faults {
 impl Faults {
     /// Loses the next `count` outgoing packets without a trace.
     pub fn lose_next(&self, count: u32) {
-        self.outgoing.lock().lose = count;
+        self.lose_after(0, count);
+    }
+
+    /// Lets `passed` outgoing packets through, and loses the `count` packets after these.
+    pub fn lose_after(&self, passed: u32, count: u32) {
+        let mut state = self.outgoing.lock();
+        (state.pass, state.lose) = (passed, count);
     }
 
     /// Flips one bit in each of the next `count` outgoing packets. A bond must drop them.
@@ -139,6 +145,8 @@ struct PipeState {
     /// No packet will be added, or none taken any more.
     ended: bool,
     stalled: bool,
+    /// Packets to let through before any is lost.
+    pass: u32,
     lose: u32,
     damage: u32,
     reader: Option<Waker>,
@@ -184,7 +192,9 @@ impl Pipe {
 
     fn put(&self, packet: &[u8]) {
         self.update(|state| {
-            if state.lose > 0 {
+            if state.pass > 0 {
+                state.pass -= 1;
+            } else if state.lose > 0 {
                 // `u32::MAX` stands for "all, until told otherwise".
                 state.lose -= u32::from(state.lose != u32::MAX);
                 return;

@@ -85,8 +85,7 @@ async fn accept(listener: TcpListener, forward: Arc<LocalForward>, bond: watch::
     loop {
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let current = bond.borrow().clone();
-                connections.spawn(carry_one(tcp, Arc::clone(&forward), current));
+                connections.spawn(carry_one(tcp, Arc::clone(&forward), bond.clone()));
             }
             Err(error) => {
                 tracing::warn!("no connection taken for {}: {error}", forward.target);
@@ -97,8 +96,13 @@ async fn accept(listener: TcpListener, forward: Arc<LocalForward>, bond: watch::
     }
 }
 
-async fn carry_one(tcp: TcpStream, forward: Arc<LocalForward>, bond: Bond) {
+async fn carry_one(tcp: TcpStream, forward: Arc<LocalForward>, mut bond: watch::Receiver<Bond>) {
     let target = &forward.target;
+    // Between an ended bond and the next one a connection waits for a moment.
+    let open = bond.wait_for(|bond| bond.close_reason().is_none()).await.map(|bond| bond.clone());
+    let Ok(bond) = open else {
+        return;
+    };
     let label = format!("{TCP_LABEL_PREFIX}{target}");
     let stream = match bond.open_stream_with(forward.class, PRIORITY, &label).await {
         Ok(stream) => stream,
