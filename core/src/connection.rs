@@ -8,13 +8,13 @@
 mod close;
 mod commands;
 mod control;
-mod recovery;
 mod receive;
+mod recovery;
 mod snapshot;
-mod timeout;
-mod transmit;
 #[cfg(test)]
 mod tests;
+mod timeout;
+mod transmit;
 
 pub use transmit::Transmit;
 

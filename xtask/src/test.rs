@@ -57,11 +57,32 @@ impl Test {
             cmd!(shell, "cargo test --quiet --profile {PROFILE} --workspace --doc").quiet().run()?;
             Verdict::good("every example works")
         });
+        steps.step("end to end", || self.end_to_end(shell, root_tests));
         // Last, so that the runner's own summary closes the output.
         let _require = root_tests.then(|| shell.push_env(REQUIRE_ROOT_TESTS, "1"));
         println!("\n== tests{}", if root_tests { "" } else { " (those that need root pass unrun)" });
         let tests = run_tests(shell);
         Ok(verdict(&steps, tests.err()))
+    }
+
+    /// A download through a port forward over two paths, of which one dies in every way there is.
+    fn end_to_end(&self, shell: &Shell, root_tests: bool) -> Result<Verdict> {
+        if self.quick || !root_tests {
+            return Ok(Verdict::Skipped("needs root, and more time than --quick has".to_owned()));
+        }
+        cmd!(
+            shell,
+            "cargo build --quiet --profile {PROFILE} --package bondwire-cli --package bondwire-bench"
+        )
+        .quiet()
+        .run()?;
+        let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+        let (bench, program) =
+            (format!("{target}/{PROFILE}/bondwire-bench"), format!("{target}/{PROFILE}/bondwire"));
+        cmd!(shell, "{bench} forward-cut --subject bondwire --rounds 1 --bondwire {program}")
+            .quiet()
+            .run()?;
+        Verdict::good("every byte right, however the path died")
     }
 
     fn dependencies(&self, shell: &Shell) -> Result<Verdict> {

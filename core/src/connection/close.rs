@@ -24,9 +24,17 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 pub(super) enum Closing {
     Open,
     /// This end says so, and waits for an acknowledgement.
-    Saying { code: u64, reason: String, repeat: Duration, said_at: BTreeMap<LinkId, Instant>, until: Instant },
+    Saying {
+        code: u64,
+        reason: String,
+        repeat: Duration,
+        said_at: BTreeMap<LinkId, Instant>,
+        until: Instant,
+    },
     /// The peer said so; its repetitions are still acknowledged.
-    Answering { until: Instant },
+    Answering {
+        until: Instant,
+    },
     Over,
 }
 
@@ -135,8 +143,15 @@ impl Connection {
         }
     }
 
-    pub(super) fn push_close(&mut self, now: Instant, index: usize, packet: &mut Packet, frames: &mut SentFrames) {
-        let (Closing::Saying { code, reason, said_at, .. }, Some(keys)) = (&mut self.closing, &self.keys) else {
+    pub(super) fn push_close(
+        &mut self,
+        now: Instant,
+        index: usize,
+        packet: &mut Packet,
+        frames: &mut SentFrames,
+    ) {
+        let (Closing::Saying { code, reason, said_at, .. }, Some(keys)) = (&mut self.closing, &self.keys)
+        else {
             return;
         };
         let mac = keys.close_mac(self.role, *code, reason.as_bytes());

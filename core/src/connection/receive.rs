@@ -88,7 +88,9 @@ impl Connection {
             Frame::OpenStream { id, class, priority, label } => {
                 self.streams.on_open(id, class, priority, label)?;
             }
-            Frame::ResetStream { id, code, final_size } => self.streams.on_reset_stream(id, code, final_size)?,
+            Frame::ResetStream { id, code, final_size } => {
+                self.streams.on_reset_stream(id, code, final_size)?
+            }
             Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code)?,
             Frame::MaxStreamData { id, maximum } => self.streams.on_max_stream_data(id, maximum)?,
             Frame::MaxStreams { count } => self.streams.on_max_streams(count),
@@ -110,7 +112,13 @@ impl Connection {
         Ok(())
     }
 
-    fn on_close(&mut self, now: Instant, code: u64, mac: &[u8; 16], reason: alloc::string::String) -> Result<(), Violation> {
+    fn on_close(
+        &mut self,
+        now: Instant,
+        code: u64,
+        mac: &[u8; 16],
+        reason: alloc::string::String,
+    ) -> Result<(), Violation> {
         let peer = self.role.peer();
         let genuine =
             self.keys.as_ref().is_some_and(|keys| keys.verify_close_mac(peer, code, reason.as_bytes(), mac));

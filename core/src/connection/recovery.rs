@@ -66,7 +66,8 @@ impl Connection {
 
     /// Looks for a longer base round trip, one link at a time.
     fn refresh_base(&mut self, now: Instant, index: usize) {
-        if self.links[index].rtt.needs_refresh(now) && !self.links.iter().any(|link| link.rtt.is_refreshing()) {
+        if self.links[index].rtt.needs_refresh(now) && !self.links.iter().any(|link| link.rtt.is_refreshing())
+        {
             self.links[index].rtt.begin_refresh(now);
         }
     }
@@ -121,8 +122,10 @@ impl Connection {
     /// A link became suspect: all it holds goes to other links, if there are any. A late answer still counts.
     pub(super) fn move_frames(&mut self, index: usize) -> u64 {
         let from = self.links[index].id;
-        let elsewhere =
-            self.links.iter().any(|link| link.id != from && link.state() == LinkState::Active && carries_data(link));
+        let elsewhere = self
+            .links
+            .iter()
+            .any(|link| link.id != from && link.state() == LinkState::Active && carries_data(link));
         if !elsewhere {
             return 0;
         }

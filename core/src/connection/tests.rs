@@ -150,7 +150,9 @@ impl World {
             for pipe in pipes {
                 next = pipe.waiting.front().map_or(next, |packet| next.min(packet.0));
                 if !pipe.ready(self.now) {
-                    next = next.min(pipe.free_at - crate::link::rate::transmit_time(pipe.queue_bytes - 1, pipe.rate));
+                    next = next.min(
+                        pipe.free_at - crate::link::rate::transmit_time(pipe.queue_bytes - 1, pipe.rate),
+                    );
                 }
             }
         }

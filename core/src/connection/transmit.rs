@@ -9,8 +9,8 @@ use super::Connection;
 use crate::datagrams::TakeDatagram;
 use crate::event::LinkState;
 use crate::id::{Class, LinkId};
-use crate::link::{BondState, Link};
 use crate::link::sent::{SentFrame, SentFrames};
+use crate::link::{BondState, Link};
 use crate::scheduler::{self, Candidate, Decision};
 use crate::streams::{Control as StreamControl, Take};
 use crate::time::{Duration, Instant};
@@ -64,8 +64,19 @@ struct Plan {
 
 impl Plan {
     fn is_nothing(&self) -> bool {
-        let Self { ack, foreign_acks, close, control, probe, datagrams, interactive, redundant, bulk, reinject, .. } =
-            *self;
+        let Self {
+            ack,
+            foreign_acks,
+            close,
+            control,
+            probe,
+            datagrams,
+            interactive,
+            redundant,
+            bulk,
+            reinject,
+            ..
+        } = *self;
         let urgent = ack || foreign_acks || close || control || probe;
         !urgent && !datagrams && !interactive && !redundant && bulk.is_none() && !reinject
     }
@@ -121,7 +132,10 @@ impl Connection {
     pub(super) fn bond_state(&self, now: Instant) -> BondState {
         BondState {
             interactive: self.interactive_at.is_some_and(|at| now - at < INTERACTIVE_TIME),
-            has_proven_link: self.links.iter().any(|link| link.state() == LinkState::Active && link.is_proven()),
+            has_proven_link: self
+                .links
+                .iter()
+                .any(|link| link.state() == LinkState::Active && link.is_proven()),
         }
     }
 
@@ -185,11 +199,12 @@ impl Connection {
 
     fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
         // The same length for every link: were it a packet of each, all could take another for the first.
-        let first_for =
-            |length: u64| scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id);
+        let first_for = |length: u64| {
+            scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id)
+        };
         plan.datagrams = self.datagrams.has_work(me.id, first_for(self.datagrams.next_bytes()));
-        plan.interactive = self.streams.has_work(Class::Interactive)
-            && first_for(self.streams.backlog(Class::Interactive));
+        plan.interactive =
+            self.streams.has_work(Class::Interactive) && first_for(self.streams.backlog(Class::Interactive));
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
@@ -342,7 +357,11 @@ impl Connection {
             }
         }
         if plan.redundant {
-            self.push_streams(Take { link, class: Class::Redundant, skip_bytes: 0, max_bytes: 0 }, packet, frames);
+            self.push_streams(
+                Take { link, class: Class::Redundant, skip_bytes: 0, max_bytes: 0 },
+                packet,
+                frames,
+            );
         }
         if let Some(skip_bytes) = plan.bulk {
             let take = Take { link, class: Class::Bulk, skip_bytes, max_bytes: 0 };
@@ -431,7 +450,9 @@ fn push_stream_control(control: &StreamControl, packet: &mut Packet) -> bool {
         }
         StreamControl::MaxStreamData { id, maximum } => packet.push_max_stream_data(*id, *maximum),
         StreamControl::MaxStreams { count } => packet.push_max_streams(*count),
-        StreamControl::ResetStream { id, code, final_size } => packet.push_reset_stream(*id, *code, *final_size),
+        StreamControl::ResetStream { id, code, final_size } => {
+            packet.push_reset_stream(*id, *code, *final_size)
+        }
         StreamControl::StopSending { id, code } => packet.push_stop_sending(*id, *code),
     }
 }

@@ -22,9 +22,15 @@ pub(crate) enum SentFrame {
     /// A frame of the streams' own (windows, resets, openings): the newest value is sent again.
     Control(ControlKey),
     /// An acknowledgement of `link` up to `highest`.
-    Ack { link: LinkId, highest: u64 },
+    Ack {
+        link: LinkId,
+        highest: u64,
+    },
     WindowWanted,
-    LinkStatus { link: LinkId, sequence: u64 },
+    LinkStatus {
+        link: LinkId,
+        sequence: u64,
+    },
     Close,
 }
 

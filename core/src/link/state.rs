@@ -201,7 +201,8 @@ impl Link {
         let backed_off = (timeout * (1 << self.watch.probes)).min(limits::PROBE_INTERVAL_MAX.max(timeout));
         match self.state {
             LinkState::Active if !self.sent.is_empty() => {
-                let since = if self.watch.probes == 0 { self.silent_since() } else { self.watch.eliciting_at };
+                let since =
+                    if self.watch.probes == 0 { self.silent_since() } else { self.watch.eliciting_at };
                 Some((since + backed_off).max(self.watch.grace_until))
             }
             LinkState::Suspect => Some(self.watch.eliciting_at + backed_off),
@@ -299,10 +300,10 @@ mod tests {
         let link = link(LinkState::Active);
         assert_eq!(link.deadline(None), None);
         let keep_alive = link.deadline(Some(MS * 1000)).unwrap();
-        assert_eq!(keep_alive, Deadline {
-            at: Instant::ZERO + MS * 1000,
-            reason: TimerReason::KeepAlive(LinkId(0))
-        });
+        assert_eq!(
+            keep_alive,
+            Deadline { at: Instant::ZERO + MS * 1000, reason: TimerReason::KeepAlive(LinkId(0)) }
+        );
     }
 
     #[test]

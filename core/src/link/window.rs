@@ -35,7 +35,11 @@ pub(crate) struct Window {
 #[derive(Clone, Debug)]
 enum Phase {
     /// Doubles each round trip until the rate stops growing.
-    Startup { window: u64, best_rate: u64, flat_rounds: u32 },
+    Startup {
+        window: u64,
+        best_rate: u64,
+        flat_rounds: u32,
+    },
     Steady,
 }
 
@@ -63,7 +67,14 @@ impl Window {
     }
 
     /// An acknowledgement of `acked` bytes came, and `in_flight` bytes remain.
-    pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, sample: RateSample, rtt: &Rtt, c: Conditions) {
+    pub(crate) fn on_ack(
+        &mut self,
+        acked: u64,
+        in_flight: u64,
+        sample: RateSample,
+        rtt: &Rtt,
+        c: Conditions,
+    ) {
         // A link that is refused data in favour of faster ones is limited all the time. If it was full nevertheless,
         // its rate is as good as another's.
         let was_full = self.steady(rtt, c).is_some_and(|steady| in_flight.saturating_add(acked) >= steady);
@@ -137,7 +148,8 @@ mod tests {
     use super::*;
     use crate::time::Instant;
 
-    const CALM: Conditions = Conditions { rate: None, reliable: true, interactive: false, on_probation: false, mtu: 65_535 };
+    const CALM: Conditions =
+        Conditions { rate: None, reliable: true, interactive: false, on_probation: false, mtu: 65_535 };
 
     fn rtt_ms(ms: u64) -> Rtt {
         Rtt::new(Instant::ZERO, Some(Duration::from_millis(ms)))
