@@ -89,7 +89,7 @@ impl Connection {
                 self.streams.on_open(id, class, priority, label)?;
             }
             Frame::ResetStream { id, code, final_size } => {
-                self.streams.on_reset_stream(id, code, final_size)?
+                self.streams.on_reset_stream(id, code, final_size)?;
             }
             Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code)?,
             Frame::MaxStreamData { id, maximum } => self.streams.on_max_stream_data(id, maximum)?,
