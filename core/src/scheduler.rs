@@ -57,6 +57,11 @@ pub(crate) fn earliest(candidates: &[Candidate], length: u64) -> Option<&Candida
     candidates.iter().min_by_key(|c| (c.arrival(length), c.id))
 }
 
+/// Time after which a link that leaves `length` bytes to the earliest one looks again, should that one have failed.
+pub(crate) fn time_to_think(candidates: &[Candidate], length: u64) -> Option<Duration> {
+    earliest(candidates, length).map(|first| first.arrival(length).max(THINK_AGAIN_MIN))
+}
+
 /// What link `me` is to do about `backlog` bytes of unsent bulk data.
 pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> Decision {
     let length = me.packet.min(backlog);

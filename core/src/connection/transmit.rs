@@ -182,12 +182,20 @@ impl Connection {
         plan.control = may_control && self.has_control(field);
         if last_resort {
             self.plan_last_resort(&mut plan, link.id);
-        } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id)
-            && link.has_room(field.bond)
-        {
-            self.plan_data(&mut plan, me, field);
+        } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id) {
+            if link.has_room(field.bond) {
+                self.plan_data(&mut plan, me, field);
+            } else if self.streams.has_work(Class::Bulk) {
+                plan.think_again = self.interactive_time_left(now);
+            }
         }
         plan
+    }
+
+    /// Time until links may fill their queues again, if interactive data keeps them short now.
+    fn interactive_time_left(&self, now: Instant) -> Option<Duration> {
+        let left = self.interactive_at? + INTERACTIVE_TIME - now;
+        (!left.is_zero()).then_some(left)
     }
 
     /// All links are silent, and this one is probed: the probe carries what waits most.
@@ -202,14 +210,21 @@ impl Connection {
         let first_for = |length: u64| {
             scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id)
         };
-        plan.datagrams = self.datagrams.has_work(me.id, first_for(self.datagrams.next_bytes()));
-        plan.interactive =
-            self.streams.has_work(Class::Interactive) && first_for(self.streams.backlog(Class::Interactive));
+        let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
+        let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
+        plan.think_again = waiting
+            .filter(|&bytes| !first_for(bytes))
+            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, bytes))
+            .min();
+        plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
+        plan.interactive = interactive > 0 && first_for(interactive);
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
                 Decision::Take { skip } => plan.bulk = Some(skip),
-                Decision::Wait { think_again } => plan.think_again = Some(think_again),
+                Decision::Wait { think_again } => {
+                    plan.think_again = Some(plan.think_again.map_or(think_again, |at| at.min(think_again)));
+                }
             }
         }
         plan.reinject = self.may_reinject(me.id) && first_for(0);

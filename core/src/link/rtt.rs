@@ -36,6 +36,12 @@ impl Rtt {
         rtt
     }
 
+    /// The estimate after a silence that ended with an answer after `sample`. The base is that of before.
+    pub(crate) fn restarted(&self, now: Instant, sample: Duration) -> Self {
+        let base = self.base.map_or(sample, |base| base.min(sample));
+        Self { base: Some(base), ..Self::new(now, Some(sample)) }
+    }
+
     /// Takes the time from sending a packet to its acknowledgement, of which the peer says it held back `ack_delay`.
     pub(crate) fn on_sample(&mut self, now: Instant, sample: Duration, ack_delay: Duration) {
         let base = self.base.unwrap_or(sample);
@@ -134,6 +140,14 @@ mod tests {
         assert_eq!(rtt.smoothed(), (MS * 20 * 7 + MS * 25) / 8);
         rtt.on_sample(Instant::ZERO, MS * 22, MS * 5);
         assert_eq!(rtt.base(), MS * 20, "22 − 5 is below the base: the delay is not believed");
+    }
+
+    #[test]
+    fn after_a_silence_a_slow_link_gets_the_time_it_takes() {
+        let before = Rtt::new(Instant::ZERO, Some(MS * 10));
+        let after = before.restarted(Instant::ZERO, MS * 200);
+        assert_eq!((after.base(), after.smoothed()), (MS * 10, MS * 200));
+        assert!(after.silence_limit(Duration::ZERO) >= MS * 400);
     }
 
     #[test]

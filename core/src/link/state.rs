@@ -77,14 +77,15 @@ impl Link {
 
     /// suspect → active: a packet sent since then was acknowledged. Acknowledgements of earlier ones may come over
     /// another link and say nothing about this one. Returns for how long it was suspect. The estimators start anew,
-    /// from half of what the link did before.
+    /// from half of what the link did before, and from the round trip of the answer: a link that was only slow is then
+    /// given the time it takes, and does not come and go.
     pub(crate) fn on_answered(&mut self, now: Instant, sent_at: Instant) -> Option<Duration> {
         if self.state != LinkState::Suspect || sent_at < self.since {
             return None;
         }
         let suspect = now - self.since;
         let hint = self.rate.bytes_per_second().map(|rate| rate / 2).or(self.info.rate_hint);
-        self.rtt = Rtt::new(now, Some(self.rtt.base()));
+        self.rtt = self.rtt.restarted(now, now - sent_at);
         self.rate = Rate::new(now);
         // What was sent before belongs to the estimators of then.
         self.sent.iter_mut().for_each(|packet| packet.sampled = false);
