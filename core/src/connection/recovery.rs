@@ -5,6 +5,7 @@
 //! the same act: the bytes become unsent again.
 
 use super::Connection;
+use super::transmit::Field;
 use crate::config::Policy;
 use crate::error::Violation;
 use crate::event::{Change, Event, LinkState};
@@ -156,10 +157,13 @@ impl Connection {
     }
 
     /// Whether `id` may send late bytes of another link once more: after an unanswered probe, one packet each time.
-    pub(super) fn may_reinject(&self, id: LinkId) -> bool {
+    /// It is the best link besides the late one.
+    pub(super) fn may_reinject(&self, id: LinkId, field: &Field) -> bool {
         let within = self.reinjected_bytes.saturating_mul(REINJECTED_SHARE)
             <= self.stats.acked_bytes.saturating_add(REINJECTED_FREE_BYTES * REINJECTED_SHARE);
-        within && self.late_link.is_some_and(|late| late != id)
+        let Some(late) = self.late_link.filter(|_| within) else { return false };
+        let others = field.candidates.iter().filter(|candidate| candidate.id != late);
+        others.min_by_key(|candidate| (candidate.arrival(0), candidate.id)).is_some_and(|best| best.id == id)
     }
 
     pub(super) fn push_reinjected(&mut self, index: usize, packet: &mut Packet, frames: &mut SentFrames) {

@@ -227,7 +227,7 @@ impl Connection {
                 }
             }
         }
-        plan.reinject = self.may_reinject(me.id) && first_for(0);
+        plan.reinject = self.may_reinject(me.id, field);
     }
 
     fn has_control(&self, field: &Field) -> bool {

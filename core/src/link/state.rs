@@ -12,7 +12,6 @@
 //! Backup and paused are policies on top of these states, not states.
 
 use super::rate::Rate;
-use super::rtt::Rtt;
 use super::window::Window;
 use super::{Link, Watch};
 use crate::event::{LinkState, TimerReason};
