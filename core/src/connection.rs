@@ -38,7 +38,8 @@ use crate::time::Instant;
 
 /// One bond at one end.
 ///
-/// It exists before its first link and without any: streams can be opened and written, and wait. See the module's
+/// It exists before its first link and without any: what was written waits. Streams can be opened once
+/// [`Connection::establish`] has told what the peer allows. See the module's
 /// documentation for the order of calls.
 #[derive(Debug)]
 pub struct Connection {

@@ -68,7 +68,7 @@ pub const RECEIVE_BUFFER_BYTES: u64 = 48 << 20;
 pub const SEND_BUFFER_BYTES: u64 = 48 << 20;
 /// Least the send buffer of a stream holds before a writer waits, in bytes.
 pub const SEND_BUFFER_MIN_BYTES: u64 = 256 << 10;
-/// Separate pieces of one stream that wait for a gap to close; a sender of sane packets stays far below.
+/// Separate pieces of all streams of a bond that wait for a gap to close; a sender of sane packets stays far below.
 pub const ASSEMBLER_CHUNKS_MAX: usize = 65_536;
 
 /// Largest datagram in bytes.
