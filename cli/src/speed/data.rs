@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bondwire::error::WriteError;
 use bondwire::{RecvStream, SendStream};
-use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout_at;
 
@@ -15,7 +14,7 @@ use super::pattern::Pattern;
 use super::protocol::Request;
 use crate::service::code;
 
-/// Bytes made and written at once: a few packets, small enough to stay in the L2 cache.
+/// Bytes made and written at once: small enough to stay in the L2 cache.
 const CHUNK_BYTES: usize = 128 << 10;
 /// Bytes taken from a stream at once.
 const CHUNK_MAX_BYTES: usize = 1 << 20;
@@ -35,17 +34,25 @@ pub(crate) async fn send(writer: &mut SendStream, request: &Request) -> io::Resu
     let deadline = tokio::time::Instant::now() + request.omit + request.measure + SENDER_GRACE;
     let mut pattern = Pattern::new(request.seed);
     let mut offset = 0;
+    // Fresh memory for each chunk would cost more in page faults than the copy out of this one.
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     loop {
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        chunk.clear();
         pattern.append(offset, CHUNK_BYTES, &mut chunk);
         offset += CHUNK_BYTES as u64;
-        match timeout_at(deadline, writer.write_chunk(&mut chunk.freeze())).await {
+        match timeout_at(deadline, writer.write_all(&chunk)).await {
             Ok(Ok(())) => {}
-            Ok(Err(WriteError::Stopped(_))) => return Ok(()),
-            Ok(Err(error)) => return Err(error.into()),
+            Ok(Err(error)) if is_stop(&error) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
             Err(_) => return writer.shutdown().await,
         }
     }
+}
+
+/// Whether a write failed because the receiver wants no more.
+fn is_stop(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(WriteError::Stopped(_)))
 }
 
 /// Reads test data until the window of `meter` ends, or the data does. Returns the position of the first wrong byte.
