@@ -2,12 +2,12 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use bondwire_core::config::Policy;
+use bondwire_core::config::LinkPolicy;
 use bondwire_core::error::code;
 use bondwire_core::event::{LinkSnapshot, Stats};
 use bondwire_core::id::{Class, LinkId, PublicKey, Role};
 use bondwire_core::streams::{OpenError, StreamStats};
-use bondwire_core::time::Instant;
+use bondwire_core::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::BondConfig;
@@ -364,13 +364,24 @@ impl Link<'_> {
         self.bond.shared().look(|state| state.connection.link(now, self.id))
     }
 
-    /// Says what the link is to be used for, in both directions. A dialer's next link starts with
-    /// [`Policy::Active`] unless [`DialerHandle::set_policy`] was used instead.
+    /// Says what the link is to be used for, in both directions: a [`Policy`], or a whole [`LinkPolicy`] with tier,
+    /// weight and cap. A dialer's next link starts with the default unless [`DialerHandle::set_policy`] was used
+    /// instead.
     ///
     /// # Errors
     /// The link is gone.
-    pub fn set_policy(&self, policy: Policy) -> Result<(), NoSuchLink> {
-        self.change(|state, _, id| state.connection.set_link_policy(id, policy))
+    pub fn set_policy(&self, policy: impl Into<LinkPolicy>) -> Result<(), NoSuchLink> {
+        let policy = policy.into();
+        self.change(|state, now, id| state.connection.set_link_policy(now, id, policy))
+    }
+
+    /// Sets the time without traffic after which this end probes the link; `None` is the bond's
+    /// [`keep_alive`](crate::Config::keep_alive).
+    ///
+    /// # Errors
+    /// The link is gone.
+    pub fn set_keep_alive(&self, keep_alive: Option<Duration>) -> Result<(), NoSuchLink> {
+        self.change(|state, _, id| state.connection.set_link_keep_alive(id, keep_alive))
     }
 
     /// Takes the link out of the bond; its traffic goes over the others. A dialer would dial again: stop it first.

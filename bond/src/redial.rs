@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bondwire_core::config::Policy;
+use bondwire_core::config::LinkPolicy;
 use bondwire_core::event::LinkState;
 use bondwire_core::id::LinkId;
 use tokio::sync::watch;
@@ -25,9 +25,16 @@ pub struct DialerHandle {
 struct Status {
     name: String,
     now: watch::Sender<DialerState>,
-    policy: Mutex<Policy>,
+    wishes: Mutex<Wishes>,
     stopped: watch::Sender<bool>,
     shared: Arc<Shared>,
+}
+
+/// What is to hold for a dialer's link and all that follow.
+#[derive(Clone, Copy, Default)]
+struct Wishes {
+    policy: LinkPolicy,
+    keep_alive: Option<Duration>,
 }
 
 /// What a dialer is at.
@@ -56,11 +63,27 @@ impl DialerHandle {
         let _ = self.status.now.subscribe().changed().await;
     }
 
-    /// Policy of its link and of all that follow.
-    pub fn set_policy(&self, policy: Policy) {
-        *lock(&self.status.policy) = policy;
+    /// Policy of its link and of all that follow: a [`Policy`](crate::Policy), or a whole [`LinkPolicy`].
+    pub fn set_policy(&self, policy: impl Into<LinkPolicy>) {
+        let policy = policy.into();
+        self.wish(|wishes| wishes.policy = policy);
+    }
+
+    /// The policy that was set last.
+    pub fn policy(&self) -> LinkPolicy {
+        lock(&self.status.wishes).policy
+    }
+
+    /// Time without traffic after which this end probes its link and all that follow; `None` is the bond's
+    /// [`keep_alive`](crate::Config::keep_alive).
+    pub fn set_keep_alive(&self, keep_alive: Option<Duration>) {
+        self.wish(|wishes| wishes.keep_alive = keep_alive);
+    }
+
+    fn wish(&self, change: impl FnOnce(&mut Wishes)) {
+        change(&mut lock(&self.status.wishes));
         if let Some(id) = self.state().link {
-            self.status.apply_policy(id);
+            self.status.apply_wishes(id);
         }
     }
 
@@ -87,9 +110,12 @@ impl Status {
         self.now.send_replace(DialerState { link, fault });
     }
 
-    fn apply_policy(&self, id: LinkId) {
-        let policy = *lock(&self.policy);
-        self.shared.with(|state, _| state.connection.set_link_policy(id, policy));
+    fn apply_wishes(&self, id: LinkId) {
+        let Wishes { policy, keep_alive } = *lock(&self.wishes);
+        self.shared.with(|state, now| {
+            state.connection.set_link_policy(now, id, policy);
+            state.connection.set_link_keep_alive(id, keep_alive);
+        });
     }
 }
 
@@ -105,7 +131,7 @@ pub(crate) fn start(
     let status = Arc::new(Status {
         name: dialer.name(),
         now: watch::Sender::default(),
-        policy: Mutex::default(),
+        wishes: Mutex::default(),
         stopped: watch::Sender::new(false),
         shared: shared.clone(),
     });
@@ -165,7 +191,7 @@ impl<D: Dialer> Redialer<D> {
         let fault = match dialled {
             Ok(Ok(link)) => {
                 let control = self.connector.add_link(link, replaces).await?;
-                self.status.apply_policy(control.id);
+                self.status.apply_wishes(control.id);
                 self.status.report(Some(control.id), None);
                 return Ok(control);
             }

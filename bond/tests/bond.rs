@@ -223,7 +223,7 @@ async fn policies_can_be_set_and_links_be_removed() {
     let ids: Vec<_> = hosts.bond.links().iter().map(|link| link.id).collect();
     hosts.bond.link(ids[0]).set_policy(Policy::Paused).unwrap();
     exchange(&hosts.bond, &accepted, 1 << 20).await;
-    assert_eq!(hosts.bond.link(ids[0]).snapshot().unwrap().policy, Policy::Paused);
+    assert_eq!(hosts.bond.link(ids[0]).snapshot().unwrap().policy, Policy::Paused.into());
     hosts.bond.link(ids[1]).close().unwrap();
     hosts.bond.link(ids[0]).set_policy(Policy::Active).unwrap();
     exchange(&hosts.bond, &accepted, 1 << 20).await;

@@ -3,8 +3,8 @@
 use alloc::string::String;
 
 use crate::limits;
+pub use crate::policy::{LinkPolicy, Policy};
 use crate::time::Duration;
-use crate::wire::frame::LinkStatus;
 
 /// Sizes and times of one bond.
 ///
@@ -57,36 +57,4 @@ pub struct LinkInfo {
     pub rtt: Option<Duration>,
     /// Longest time the peer holds an acknowledgement back.
     pub peer_ack_delay: Duration,
-}
-
-/// What a link is to be used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, PartialOrd, Ord)]
-pub enum Policy {
-    /// Carries its share.
-    #[default]
-    Active,
-    /// Carries data only while no active link is usable.
-    Backup,
-    /// Carries no data; stays up and is watched.
-    Paused,
-}
-
-impl From<LinkStatus> for Policy {
-    fn from(status: LinkStatus) -> Self {
-        match status {
-            LinkStatus::Available => Self::Active,
-            LinkStatus::Backup => Self::Backup,
-            LinkStatus::Paused => Self::Paused,
-        }
-    }
-}
-
-impl From<Policy> for LinkStatus {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Active => Self::Available,
-            Policy::Backup => Self::Backup,
-            Policy::Paused => Self::Paused,
-        }
-    }
 }

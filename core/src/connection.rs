@@ -217,6 +217,13 @@ impl Connection {
     /// A link can carry data: what suspect links hold back moves now.
     fn on_link_usable(&mut self, now: Instant) {
         self.usable_at = now;
+        self.on_links_changed();
+    }
+
+    /// Other links carry data now, or in other shares.
+    fn on_links_changed(&mut self) {
+        // A link that was away does not have to catch up with what others carried meanwhile.
+        self.links.iter_mut().for_each(|link| link.share_bytes = 0);
         self.relieve_suspects();
     }
 

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use crate::config::Policy;
+use crate::config::{LinkPolicy, Policy};
 use crate::error::{CloseReason, DownReason};
 use crate::id::LinkId;
 pub use crate::streams::StreamEvent;
@@ -110,6 +110,8 @@ pub enum TimerReason {
     KeepAlive(LinkId),
     /// The initiator's first packet has not come.
     Joining(LinkId),
+    /// A link that came and went is no longer held back.
+    Hold(LinkId),
     /// A link refused data in favour of a faster one that may have failed it.
     ThinkAgain,
     /// Nothing was usable for the idle timeout.
@@ -132,6 +134,14 @@ pub enum IdleReason {
     PolicyHere(Policy),
     /// The peer's policy keeps it out.
     PolicyOfPeer(Policy),
+    /// Links of a lower tier carry what there is.
+    Tier(u8),
+    /// It came and went too often, and has to prove itself for so long.
+    Held(Duration),
+    /// Its cap is used up for the moment.
+    Cap(u64),
+    /// It has carried its share by weight; other links are to catch up.
+    Share,
     /// There is nothing to send.
     NothingToSend,
     /// Faster links carry what there is.
@@ -147,6 +157,12 @@ impl fmt::Display for IdleReason {
             Self::Suspect => f.write_str("silent; probing"),
             Self::PolicyHere(policy) => write!(f, "policy {policy} here"),
             Self::PolicyOfPeer(policy) => write!(f, "policy {policy} at the peer"),
+            Self::Tier(tier) => write!(f, "links of a tier below {tier} are usable"),
+            Self::Held(left) => {
+                write!(f, "came and went too often; held back for {} s more", left.as_secs() + 1)
+            }
+            Self::Cap(cap) => write!(f, "at its cap of {cap} bytes per second"),
+            Self::Share => f.write_str("carried its share by weight; others are to catch up"),
             Self::NothingToSend => f.write_str("nothing to send"),
             Self::FasterLinksSuffice => f.write_str("faster links carry it all"),
             Self::WindowFull => f.write_str("waiting for acknowledgements"),
@@ -178,9 +194,11 @@ pub struct LinkSnapshot {
     /// Since when.
     pub since: Instant,
     /// Policy set here.
-    pub policy: Policy,
+    pub policy: LinkPolicy,
     /// Policy the peer asks for.
-    pub peer_policy: Policy,
+    pub peer_policy: LinkPolicy,
+    /// Until when it is held back because it came and went too often.
+    pub held_until: Option<Instant>,
     /// Estimated delivery rate in bytes per second.
     pub rate: Option<u64>,
     /// Smoothed round trip.

@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod id;
 pub mod limits;
 mod link;
+mod policy;
 pub mod range_set;
 mod scheduler;
 pub mod streams;

@@ -47,6 +47,9 @@ pub const REFUSAL_TEXT_MAX_BYTES: usize = 64;
 /// Longest acknowledgement delay that an end may tell (RFC 9000 section 18.2: less than 2¹⁴ ms).
 pub const ACK_DELAY_TOLD_MAX: Duration = Duration::from_millis((1 << 14) - 1);
 
+/// Least cap of a link in bytes per second: one packet of the smallest MTU each second keeps it answering.
+pub const LINK_CAP_MIN_BYTES_PER_SECOND: u64 = MTU_MIN_BYTES as u64;
+
 /// Acknowledgement ranges kept and sent for each link: more means a link so lossy that the oldest no longer matter.
 pub const ACK_RANGES_MAX: usize = 64;
 /// Longest time an acknowledgement is held back.

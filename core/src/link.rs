@@ -1,6 +1,8 @@
 //! One link of a bond: what it has in flight, what it has received, and what it is good for.
 
 pub(crate) mod ack;
+mod hold;
+mod pace;
 pub(crate) mod rate;
 pub(crate) mod rtt;
 pub(crate) mod sent;
@@ -10,14 +12,17 @@ pub(crate) mod window;
 pub(crate) use state::Expired;
 
 use self::ack::Acks;
+use self::hold::Hold;
+use self::pace::Pace;
 use self::rate::{Rate, transmit_time};
 use self::rtt::Rtt;
 use self::sent::{Sent, SentFrames, SentPacket};
 use self::window::{Conditions, Window};
-use crate::config::{LinkInfo, Policy};
+use crate::config::{LinkInfo, LinkPolicy};
 use crate::event::{LinkSnapshot, LinkState, LinkStats};
 use crate::id::LinkId;
 use crate::limits;
+use crate::policy::Rank;
 use crate::scheduler::Candidate;
 use crate::time::{Duration, Instant};
 
@@ -35,10 +40,16 @@ pub(crate) struct Link {
     since: Instant,
 
     /// Policy set at this end.
-    pub(crate) policy: Policy,
+    policy: LinkPolicy,
     /// Policy the peer asked for, and the sequence number of its wish.
-    pub(crate) peer_policy: Policy,
+    peer_policy: LinkPolicy,
     peer_policy_sequence: Option<u64>,
+    /// Time without traffic after which this link is probed, where it differs from the bond's.
+    pub(crate) keep_alive: Option<Duration>,
+    hold: Hold,
+    pace: Pace,
+    /// Bytes of bulk data sent since weights were last set or links changed.
+    pub(crate) share_bytes: u64,
 
     next_number: u64,
     /// Highest number the peer has acknowledged.
@@ -109,9 +120,13 @@ impl Link {
             replaces: None,
             state,
             since: now,
-            policy: Policy::Active,
-            peer_policy: Policy::Active,
+            policy: LinkPolicy::default(),
+            peer_policy: LinkPolicy::default(),
             peer_policy_sequence: None,
+            keep_alive: None,
+            hold: Hold::default(),
+            pace: Pace::new(now),
+            share_bytes: 0,
             next_number: 0,
             largest_acked: None,
             phase: KeyPhase::default(),
@@ -131,17 +146,40 @@ impl Link {
         self.state
     }
 
-    /// The stricter of both ends' policies.
-    pub(crate) fn effective_policy(&self) -> Policy {
-        self.policy.max(self.peer_policy)
+    /// What this end wants the link used for.
+    pub(crate) fn policy(&self) -> &LinkPolicy {
+        &self.policy
+    }
+
+    /// What holds of both ends' policies.
+    pub(crate) fn effective_policy(&self) -> LinkPolicy {
+        self.policy.with_peer(self.peer_policy)
+    }
+
+    /// The link's place among others; `None` if it carries no data.
+    pub(crate) fn rank(&self) -> Option<Rank> {
+        let rank = self.effective_policy().rank()?;
+        Some(if self.hold.until().is_some() { Rank::LAST } else { rank })
+    }
+
+    /// Sets this end's policy.
+    pub(crate) fn set_policy(&mut self, now: Instant, policy: LinkPolicy) {
+        self.policy = policy;
+        self.pace.set_cap(now, self.effective_policy().cap_bytes_per_second);
     }
 
     /// The peer said what it wants the link used for. Wishes may arrive out of order.
-    pub(crate) fn on_peer_policy(&mut self, sequence: u64, policy: Policy) {
+    pub(crate) fn on_peer_policy(&mut self, now: Instant, sequence: u64, policy: LinkPolicy) {
         if self.peer_policy_sequence < Some(sequence) {
             self.peer_policy_sequence = Some(sequence);
             self.peer_policy = policy;
+            self.pace.set_cap(now, self.effective_policy().cap_bytes_per_second);
         }
+    }
+
+    /// Time until the link's cap lets it send data again, if it does not now.
+    pub(crate) fn time_to_send(&self, now: Instant) -> Option<Duration> {
+        self.pace.time_to_send(now)
     }
 
     /// Number of the next packet, and the phase of the key that seals it.
@@ -164,6 +202,7 @@ impl Link {
         self.next_number += 1;
         self.stats.sent_packets += 1;
         self.stats.sent_bytes += bytes as u64;
+        self.pace.on_sent(now, bytes as u64);
         if !eliciting {
             return;
         }
@@ -213,7 +252,10 @@ impl Link {
 
     /// Largest packet to make now, in bytes, tag included.
     pub(crate) fn packet_bytes(&self, bond: BondState) -> usize {
-        self.window.packet_bytes(self.conditions(bond)) as usize
+        let bytes = self.window.packet_bytes(self.conditions(bond));
+        // A packet much larger than the burst of a cap would hold up the link for long.
+        let capped = self.pace.burst_bytes().map_or(bytes, |burst| bytes.min(burst));
+        capped.max(limits::MTU_MIN_BYTES as u64).min(bytes) as usize
     }
 
     /// Whether anything is known of the link's rate.
@@ -251,9 +293,11 @@ impl Link {
         Candidate {
             id: self.id,
             half_rtt: self.rtt.base() / 2,
-            rate: self.rate_or_guess(bond),
+            rate: self.rate_or_guess(bond).min(self.pace.cap().unwrap_or(u64::MAX)),
+            weight: self.effective_policy().weight,
+            share_bytes: self.share_bytes,
             in_flight: self.sent.bytes(),
-            overdue: age.saturating_sub(explained),
+            overdue: age.saturating_sub(explained) + self.pace.time_to_send(now).unwrap_or_default(),
             packet: self.packet_bytes(bond) as u64,
         }
     }
@@ -273,6 +317,7 @@ impl Link {
             since: self.since,
             policy: self.policy,
             peer_policy: self.peer_policy,
+            held_until: self.hold.until(),
             rate: self.rate.bytes_per_second(),
             rtt: self.rtt.measured(),
             rtt_base: self.rtt.base(),

@@ -5,6 +5,8 @@
 //! reach only when its own would arrive. If there are not that many, it waits. So bulk data fills every link, the
 //! reader sees no stall, and the tail of a transfer avoids slow links.
 
+use core::num::NonZeroU8;
+
 use crate::id::LinkId;
 use crate::link::rate::{bytes_in, transmit_time};
 use crate::time::Duration;
@@ -14,6 +16,9 @@ const THINK_AGAIN_MIN: Duration = Duration::from_millis(2);
 
 /// A slower link is taken to arrive later than estimated by one part in so many.
 const MARGIN_SHARE: u32 = 8;
+
+/// Packets by which a link may be ahead of its share: both ends of a swing are far below what anyone measures.
+const SHARE_SLACK_PACKETS: u64 = 2;
 
 /// A link that may carry data, as the scheduler sees it.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +30,15 @@ pub(crate) struct Candidate {
     pub(crate) rate: u64,
     /// Bytes sent and not acknowledged.
     pub(crate) in_flight: u64,
-    /// By how much the oldest packet in flight is later than the link's history explains.
+    /// By how much the link delivers later than its rate and round trip say: the oldest packet in flight is late, or its
+    /// cap lets nothing out for the moment.
     pub(crate) overdue: Duration,
     /// Bytes of the packet this link would make.
     pub(crate) packet: u64,
+    /// Share of bulk data, if one is set.
+    pub(crate) weight: Option<NonZeroU8>,
+    /// Bytes of bulk data that it sent since shares were last counted from anew.
+    pub(crate) share_bytes: u64,
 }
 
 /// What a link with room is to do about unsent bulk data.
@@ -36,11 +46,16 @@ pub(crate) struct Candidate {
 pub(crate) enum Decision {
     /// Take the bytes that lie `skip` unsent bytes behind the first.
     Take { skip: u64 },
-    /// Faster links will have sent it all before this one could deliver; think again after the time.
-    Wait { think_again: Duration },
+    /// Other links are to send it: faster ones will have done so before this one could deliver, or one that is behind
+    /// its share. Think again after the time, should they have failed.
+    Wait { think_again: Option<Duration> },
 }
 
 impl Candidate {
+    fn weight_or_one(&self) -> u64 {
+        self.weight.map_or(1, |weight| weight.get().into())
+    }
+
     /// When the last of `length` bytes would arrive if sent now.
     pub(crate) fn arrival(&self, length: u64) -> Duration {
         self.half_rtt + self.overdue + transmit_time(self.in_flight.saturating_add(length), self.rate)
@@ -64,6 +79,10 @@ pub(crate) fn time_to_think(candidates: &[Candidate], length: u64) -> Option<Dur
 
 /// What link `me` is to do about `backlog` bytes of unsent bulk data.
 pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> Decision {
+    if !is_its_turn(candidates, me.id) {
+        // The link that is to catch up wakes this one by what it sends.
+        return Decision::Wait { think_again: None };
+    }
     let length = me.packet.min(backlog);
     let mine = me.arrival(length);
     // Estimates err. Bytes that arrive a little early only wait; late ones hold up the reader.
@@ -77,9 +96,40 @@ pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> 
     }
     if skip < backlog || skip == 0 {
         Decision::Take { skip }
+    } else if has_weights(candidates) {
+        // The faster links may have to wait for this one: it takes what is left.
+        Decision::Take { skip: 0 }
     } else {
-        Decision::Wait { think_again: soonest.max(THINK_AGAIN_MIN) }
+        Decision::Wait { think_again: Some(soonest.max(THINK_AGAIN_MIN)) }
     }
+}
+
+fn has_weights(candidates: &[Candidate]) -> bool {
+    candidates.iter().any(|c| c.weight.is_some())
+}
+
+/// Where links have weights, none is faster than its share of what the slowest one allows.
+pub(crate) fn apply_weights(candidates: &mut [Candidate]) {
+    if !has_weights(candidates) {
+        return;
+    }
+    let unit = candidates.iter().map(|c| c.rate / c.weight_or_one()).min().unwrap_or(0);
+    for candidate in candidates {
+        candidate.rate = candidate.rate.min(unit.saturating_mul(candidate.weight_or_one())).max(1);
+    }
+}
+
+/// Whether `id` may take bulk data without getting ahead of its share by weight. Of all candidates the one that is
+/// furthest behind always may.
+pub(crate) fn is_its_turn(candidates: &[Candidate], id: LinkId) -> bool {
+    let Some(me) = candidates.iter().find(|c| c.id == id).filter(|_| has_weights(candidates)) else {
+        return true;
+    };
+    let slack = SHARE_SLACK_PACKETS.saturating_mul(me.packet);
+    // The bytes that this link would have sent, were it as far as the other.
+    let level =
+        |other: &Candidate| other.share_bytes.saturating_mul(me.weight_or_one()) / other.weight_or_one();
+    candidates.iter().all(|other| me.share_bytes <= level(other).saturating_add(slack))
 }
 
 /// Bytes that must be unacknowledged at once to keep all links busy: twice the sum of rates times the longest way.
@@ -99,7 +149,38 @@ mod tests {
 
     fn link(id: u32, rate: u64, half_rtt_ms: u64) -> Candidate {
         let half_rtt = Duration::from_millis(half_rtt_ms);
-        Candidate { id: LinkId(id), half_rtt, rate, in_flight: 0, overdue: Duration::ZERO, packet: 10_000 }
+        Candidate {
+            id: LinkId(id),
+            half_rtt,
+            rate,
+            in_flight: 0,
+            overdue: Duration::ZERO,
+            packet: 10_000,
+            weight: None,
+            share_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn weights_share_out_and_someone_may_always_go_on() {
+        let mut links = [link(0, 1_000_000, 10), link(1, 4_000_000, 1)];
+        assert!(is_its_turn(&links, LinkId(0)) && is_its_turn(&links, LinkId(1)), "no weights, no turns");
+        links[0].weight = NonZeroU8::new(3);
+        apply_weights(&mut links);
+        assert_eq!(links.map(|c| c.rate), [999_999, 333_333]);
+        for _ in 0..1000 {
+            let turns = links.map(|c| is_its_turn(&links, c.id));
+            assert!(turns.contains(&true));
+            for (link, turn) in links.iter_mut().zip(turns) {
+                link.share_bytes += if turn { 10_000 } else { 0 };
+            }
+        }
+        let [first, second] = links.map(|c| c.share_bytes);
+        assert!(first.abs_diff(3 * second) <= 3 * 30_000, "{first} and {second}");
+        // A short rest is taken by the one whose turn it is, though the other would be faster.
+        links[0].share_bytes = u64::MAX / 2;
+        assert!(matches!(decide(&links, &links[0], 100), Decision::Wait { .. }));
+        assert_eq!(decide(&links, &links[1], 100), Decision::Take { skip: 0 });
     }
 
     #[test]

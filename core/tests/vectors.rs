@@ -4,11 +4,13 @@
 //! it the same way. Its integers need 64 bits.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
+use bondwire_core::config::{LinkPolicy, Policy};
 use bondwire_core::id::{Class, LinkId, StreamId};
 use bondwire_core::range_set::RangeSet;
-use bondwire_core::wire::frame::{Frame, LinkStatus, frames};
+use bondwire_core::wire::frame::{Frame, frames};
 use bondwire_core::wire::header::{self, Header};
 use bondwire_core::wire::packet::Packet;
 use bondwire_core::wire::varint;
@@ -199,9 +201,10 @@ fn described(frame: &Frame) -> Value {
         Frame::Datagram { flow, sequence, offset, total, data } => json!({
             "flow": flow, "sequence": sequence, "offset": offset, "total length": total, "data": hex(data)
         }),
-        Frame::LinkStatus { link, sequence, status } => {
-            json!({ "link": link.0, "sequence": sequence, "status": *status as u64 })
-        }
+        Frame::LinkStatus { link, sequence, policy } => json!({
+            "link": link.0, "sequence": sequence, "status": policy.usage as u64, "tier": policy.tier,
+            "weight": policy.weight.map_or(0, NonZeroU8::get), "cap": policy.cap_bytes_per_second.unwrap_or(0)
+        }),
         Frame::LinkClose { link, code } => json!({ "link": link.0, "code": code }),
     };
     fields["type"] = frame.name().into();
@@ -250,8 +253,14 @@ fn push(packet: &mut Packet, frame: &Value) -> bool {
             data(),
         ),
         "LINK_STATUS" => {
-            let statuses = [LinkStatus::Available, LinkStatus::Backup, LinkStatus::Paused];
-            packet.push_link_status(link(), field("sequence"), statuses[length("status")])
+            let usages = [Policy::Active, Policy::Backup, Policy::Paused];
+            let policy = LinkPolicy {
+                usage: usages[length("status")],
+                tier: u8::try_from(field("tier")).unwrap(),
+                weight: NonZeroU8::new(u8::try_from(field("weight")).unwrap()),
+                cap_bytes_per_second: Some(field("cap")).filter(|&cap| cap > 0),
+            };
+            packet.push_link_status(link(), field("sequence"), &policy)
         }
         "LINK_CLOSE" => packet.push_link_close(link(), field("code")),
         unknown => panic!("{unknown} is not a frame"),

@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::line::{self, Line, Port};
 use crate::net::{ACCEPTOR, DIALER, End};
 use crate::stage::Stage;
-use bondwire_core::config::Policy;
+use bondwire_core::config::LinkPolicy;
 use bondwire_core::error::{CloseReason, DownReason};
 use bondwire_core::handshake::{Attachment, HandshakeError, Initiator, Intent, Outcome, Step};
 use bondwire_core::id::{BondId, LinkId, Role};
@@ -331,12 +331,14 @@ impl Host {
     }
 
     /// Sets the policy of a cable's link, if it has one.
-    pub(crate) fn set_policy(&mut self, stage: &mut Stage, cable: usize, policy: Policy) -> bool {
+    pub(crate) fn set_policy(&mut self, stage: &mut Stage, cable: usize, policy: LinkPolicy) -> bool {
         let on_cable = |end: &End| stage.net.cable_of(*end) == cable;
+        let now = self.now(stage);
         let Some(bond) = self.bonds.last_mut() else { return false };
         let links: Vec<LinkId> =
             bond.ends.iter().filter(|(_, end)| on_cable(end)).map(|(link, _)| *link).collect();
-        let set = links.into_iter().filter(|link| bond.connection.set_link_policy(*link, policy)).count() > 0;
+        let set =
+            links.into_iter().filter(|link| bond.connection.set_link_policy(now, *link, policy)).count() > 0;
         self.settle(stage);
         set
     }

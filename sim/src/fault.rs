@@ -158,7 +158,8 @@ impl Fault {
             FaultKind::Stall | FaultKind::OneWayDeath | FaultKind::LoopPlug | FaultKind::ClockJump => {
                 dice.below(2)
             }
-            FaultKind::Detach | FaultKind::PeerRestart | FaultKind::Policy => dice.below(4),
+            FaultKind::Detach | FaultKind::PeerRestart => dice.below(4),
+            FaultKind::Policy => dice.below(10),
             FaultKind::DeadSession | FaultKind::MovedPeer => 0,
         };
         Self { kind, at, lasts, cable: dice.index(cables), way, amount }

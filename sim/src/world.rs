@@ -1,5 +1,7 @@
 //! The whole: hosts, cables, time, and the question whether everything went well.
 
+use std::num::NonZeroU8;
+
 use crate::bond::Bond;
 use crate::dice::Dice;
 use crate::fault::{Fault, FaultKind};
@@ -9,7 +11,7 @@ use crate::plan::{Finale, Plan};
 use crate::report::Report;
 use crate::stage::Stage;
 use crate::trace::Trace;
-use bondwire_core::config::Policy;
+use bondwire_core::config::{LinkPolicy, Policy};
 use bondwire_core::error::CloseReason;
 use bondwire_core::time::Duration;
 
@@ -128,11 +130,7 @@ impl World {
                 self.hosts[host].restart(stage);
             }
             FaultKind::Policy => {
-                let policy = match (begins, fault.amount & 2) {
-                    (false, _) => Policy::Active,
-                    (true, 0) => Policy::Backup,
-                    (true, _) => Policy::Paused,
-                };
+                let policy = if begins { policy_of(fault.amount) } else { LinkPolicy::default() };
                 let host = usize::from(fault.amount & 1 == 1);
                 if self.hosts[host].set_policy(stage, fault.cable, policy) && begins {
                     stage.net.strike(fault.kind);
@@ -253,5 +251,16 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// The wish for a link that a policy fault stands for.
+fn policy_of(amount: u64) -> LinkPolicy {
+    match amount >> 1 {
+        0 => Policy::Backup.into(),
+        1 => Policy::Paused.into(),
+        2 => LinkPolicy { tier: 1, ..LinkPolicy::default() },
+        3 => LinkPolicy { weight: NonZeroU8::new(3), ..LinkPolicy::default() },
+        _ => LinkPolicy { cap_bytes_per_second: Some(20_000), ..LinkPolicy::default() },
     }
 }

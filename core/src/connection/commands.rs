@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use super::Connection;
-use crate::config::Policy;
+use crate::config::LinkPolicy;
 use crate::datagrams::SendDatagramError;
 use crate::error::DownReason;
 use crate::id::{Class, LinkId, StreamId};
 use crate::streams::{Accepted, OpenError, ReadError, StreamError, WriteError};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 impl Connection {
     /// Opens a stream. The peer hears of it with its first bytes or on its own.
@@ -103,14 +103,21 @@ impl Connection {
     }
 
     /// Sets what a link is used for. The peer hears of it and does the same. False if there is no such link.
-    pub fn set_link_policy(&mut self, id: LinkId, policy: Policy) -> bool {
+    pub fn set_link_policy(&mut self, now: Instant, id: LinkId, policy: LinkPolicy) -> bool {
         let Some(index) = self.index_of(id) else { return false };
-        if self.links[index].policy != policy {
-            self.links[index].policy = policy;
+        if *self.links[index].policy() != policy {
+            self.links[index].set_policy(now, policy);
             self.control.on_policy_set(id);
-            self.relieve_suspects();
+            self.on_links_changed();
             self.epoch += 1;
         }
+        true
+    }
+
+    /// Sets the time without traffic after which a link is probed; `None` is the bond's. False if there is no such link.
+    pub fn set_link_keep_alive(&mut self, id: LinkId, keep_alive: Option<Duration>) -> bool {
+        let Some(index) = self.index_of(id) else { return false };
+        self.links[index].keep_alive = keep_alive;
         true
     }
 

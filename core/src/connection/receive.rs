@@ -101,10 +101,10 @@ impl Connection {
                 }
                 self.datagrams.on_fragment(now, flow, sequence, offset, total, data);
             }
-            Frame::LinkStatus { link, sequence, status } => {
+            Frame::LinkStatus { link, sequence, policy } => {
                 if let Some(index) = self.index_of(link) {
-                    self.links[index].on_peer_policy(sequence, status.into());
-                    self.relieve_suspects();
+                    self.links[index].on_peer_policy(now, sequence, policy);
+                    self.on_links_changed();
                 }
             }
             Frame::LinkClose { link, code } => self.close_link_here(now, link, DownReason::ByPeer(code)),

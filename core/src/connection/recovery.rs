@@ -6,12 +6,12 @@
 
 use super::Connection;
 use super::transmit::Field;
-use crate::config::Policy;
 use crate::error::Violation;
 use crate::event::{Change, Event, LinkState};
 use crate::id::LinkId;
-use crate::link::Settled;
 use crate::link::sent::{SentFrame, SentFrames, SentPacket};
+use crate::link::{Link, Settled};
+use crate::policy::Rank;
 use crate::time::{Duration, Instant};
 use crate::wire::ack::Ack;
 use crate::wire::packet::Packet;
@@ -126,7 +126,7 @@ impl Connection {
         let elsewhere = self
             .links
             .iter()
-            .any(|link| link.id != from && link.state() == LinkState::Active && carries_data(link));
+            .any(|link| link.id != from && link.state() == LinkState::Active && link.rank().is_some());
         if !elsewhere {
             return 0;
         }
@@ -180,13 +180,9 @@ impl Connection {
         frames.push(SentFrame::StreamCopy(sent));
     }
 
-    /// The policy of the links that carry data now: active ones, or backup ones while no active one is usable.
-    pub(super) fn policy_in_use(&self) -> Option<Policy> {
-        let usable = self.links.iter().filter(|link| link.state() == LinkState::Active && carries_data(link));
-        usable.map(|link| link.effective_policy()).min()
+    /// The rank of the links that carry data now: the lowest one that has a usable link.
+    pub(super) fn rank_in_use(&self) -> Option<Rank> {
+        let active = self.links.iter().filter(|link| link.state() == LinkState::Active);
+        active.filter_map(Link::rank).min()
     }
-}
-
-fn carries_data(link: &crate::link::Link) -> bool {
-    link.effective_policy() != Policy::Paused
 }

@@ -3,8 +3,9 @@
 use super::Connection;
 use crate::config::Policy;
 use crate::event::{IdleReason, LinkSnapshot, LinkState, Stats};
-use crate::id::{Class, LinkId};
+use crate::id::LinkId;
 use crate::link::{BondState, Link};
+use crate::scheduler;
 use crate::streams::StreamStats;
 use crate::time::Instant;
 
@@ -21,7 +22,7 @@ impl Connection {
 
     /// Whether any link can carry data now.
     pub fn has_usable_link(&self) -> bool {
-        self.policy_in_use().is_some()
+        self.rank_in_use().is_some()
     }
 
     /// Counters of the bond.
@@ -42,30 +43,53 @@ impl Connection {
     fn snapshot(&self, now: Instant, link: &Link) -> LinkSnapshot {
         let bond = self.bond_state(now);
         let mut snapshot = link.snapshot(bond);
-        snapshot.idle = self.idle_reason(link, bond);
+        snapshot.idle = self.idle_reason(now, link, bond, &snapshot);
         snapshot
     }
 
     /// Why a link carries nothing, if it does not.
-    fn idle_reason(&self, link: &Link, bond: BondState) -> Option<IdleReason> {
+    fn idle_reason(
+        &self,
+        now: Instant,
+        link: &Link,
+        bond: BondState,
+        snapshot: &LinkSnapshot,
+    ) -> Option<IdleReason> {
         match link.state() {
             LinkState::Joining => return Some(IdleReason::Joining),
             LinkState::Suspect => return Some(IdleReason::Suspect),
             LinkState::Active | LinkState::Closed => {}
         }
-        let in_use = self.policy_in_use();
-        if Some(link.policy) != in_use && link.policy != Policy::Active {
-            return Some(IdleReason::PolicyHere(link.policy));
+        if link.rank().is_none() || link.rank() != self.rank_in_use() {
+            return Some(kept_out_by(now, link, snapshot));
         }
-        if Some(link.peer_policy) != in_use && link.peer_policy != Policy::Active {
-            return Some(IdleReason::PolicyOfPeer(link.peer_policy));
+        let work = self.has_data(link.id);
+        if work && link.sent.is_empty() {
+            if link.time_to_send(now).is_some() {
+                return Some(IdleReason::Cap(link.effective_policy().cap_bytes_per_second.unwrap_or(0)));
+            }
+            if !scheduler::is_its_turn(&self.field(now).candidates, link.id) {
+                return Some(IdleReason::Share);
+            }
         }
-        let work = [Class::Interactive, Class::Bulk].into_iter().any(|class| self.streams.has_work(class));
         match (work, link.has_room(bond)) {
             (true, false) => Some(IdleReason::WindowFull),
             (true, true) if link.sent.is_empty() => Some(IdleReason::FasterLinksSuffice),
             (false, _) if link.sent.is_empty() => Some(IdleReason::NothingToSend),
             _ => None,
         }
+    }
+}
+
+/// Why a link that others outrank is kept out.
+fn kept_out_by(now: Instant, link: &Link, snapshot: &LinkSnapshot) -> IdleReason {
+    if let Some(until) = snapshot.held_until {
+        return IdleReason::Held(until - now);
+    }
+    let (here, there) = (snapshot.policy.usage, snapshot.peer_policy.usage);
+    match here.max(there) {
+        Policy::Active => IdleReason::Tier(link.effective_policy().tier),
+        _ if here >= there => IdleReason::PolicyHere(here),
+        _ => IdleReason::PolicyOfPeer(there),
     }
 }

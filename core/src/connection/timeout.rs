@@ -68,6 +68,7 @@ impl Connection {
         }
         match expired {
             Expired::Nothing => {}
+            Expired::HoldOver => self.on_links_changed(),
             Expired::NeverHeard => self.close_link_here(now, id, DownReason::Silent),
             Expired::BecameSuspect { silent } => {
                 self.usable_at = now;

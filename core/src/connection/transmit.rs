@@ -142,13 +142,14 @@ impl Connection {
     /// Looks at all links at once.
     pub(super) fn field(&self, now: Instant) -> Field {
         let bond = self.bond_state(now);
-        let policy = self.policy_in_use();
-        let candidates: SmallVec<[Candidate; 8]> = self
+        let rank = self.rank_in_use();
+        let mut candidates: SmallVec<[Candidate; 8]> = self
             .links
             .iter()
-            .filter(|link| link.state() == LinkState::Active && Some(link.effective_policy()) == policy)
+            .filter(|link| link.state() == LinkState::Active && rank.is_some() && link.rank() == rank)
             .map(|link| link.candidate(now, bond))
             .collect();
+        scheduler::apply_weights(&mut candidates);
         let control = scheduler::earliest(&candidates, 0)
             .map(|candidate| candidate.id)
             .or_else(|| self.links.iter().find(|link| link.state() == LinkState::Active).map(|link| link.id))
@@ -183,7 +184,9 @@ impl Connection {
         if last_resort {
             self.plan_last_resort(&mut plan, link.id);
         } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id) {
-            if link.has_room(field.bond) {
+            if let Some(wait) = link.time_to_send(now) {
+                plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
+            } else if link.has_room(field.bond) {
                 self.plan_data(&mut plan, me, field);
             } else if self.streams.has_work(Class::Bulk) {
                 plan.think_again = self.interactive_time_left(now);
@@ -223,11 +226,19 @@ impl Connection {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
                 Decision::Take { skip } => plan.bulk = Some(skip),
                 Decision::Wait { think_again } => {
-                    plan.think_again = Some(plan.think_again.map_or(think_again, |at| at.min(think_again)));
+                    plan.think_again = plan.think_again.into_iter().chain(think_again).min();
                 }
             }
         }
         plan.reinject = self.may_reinject(me.id, field);
+    }
+
+    /// Whether anything waits that `id` could carry.
+    pub(super) fn has_data(&self, id: LinkId) -> bool {
+        self.streams.has_work(Class::Interactive)
+            || self.streams.has_work(Class::Bulk)
+            || self.streams.has_redundant_work(id)
+            || self.datagrams.has_work(id, true)
     }
 
     fn has_control(&self, field: &Field) -> bool {
@@ -330,8 +341,8 @@ impl Connection {
 
     fn push_control(&mut self, field: &Field, packet: &mut Packet, frames: &mut SentFrames) {
         while let Some((id, sequence)) = self.control.next_status() {
-            let policy = self.index_of(id).map(|index| self.links[index].policy).unwrap_or_default();
-            if !packet.push_link_status(id, sequence, policy.into()) {
+            let policy = self.index_of(id).map(|index| *self.links[index].policy()).unwrap_or_default();
+            if !packet.push_link_status(id, sequence, &policy) {
                 break;
             }
             self.control.on_status_sent(id);
@@ -380,7 +391,9 @@ impl Connection {
         }
         if let Some(skip_bytes) = plan.bulk {
             let take = Take { link, class: Class::Bulk, skip_bytes, max_bytes: 0 };
+            let before = packet.len();
             if self.push_streams(take, packet, frames) {
+                self.links[index].share_bytes += (packet.len() - before) as u64;
                 self.streams.set_send_buffer(self.window_wanted(field));
             }
         }

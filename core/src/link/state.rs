@@ -9,7 +9,7 @@
 //!      +------------------> closed <--- protocol violation, bond closed ---+
 //! ```
 //!
-//! Backup and paused are policies on top of these states, not states.
+//! Backup, paused and held back are policies on top of these states, not states.
 
 use super::rate::Rate;
 use super::window::Window;
@@ -37,6 +37,8 @@ pub(crate) enum Expired {
     BecameSuspect { silent: Duration },
     /// The initiator's first packet has not come.
     NeverHeard,
+    /// The link is no longer held back.
+    HoldOver,
 }
 
 impl Watch {
@@ -90,6 +92,7 @@ impl Link {
         self.sent.iter_mut().for_each(|packet| packet.sampled = false);
         self.window = Window::new(hint, &self.rtt);
         self.enter(now, LinkState::Active);
+        self.hold.on_return(now);
         Some(suspect)
     }
 
@@ -119,6 +122,7 @@ impl Link {
                 self.stats.suspects += 1;
                 self.watch.probe_wanted = true;
                 self.enter(now, LinkState::Suspect);
+                self.hold.on_silence(now);
                 return Expired::BecameSuspect { silent };
             }
             _ => {}
@@ -126,7 +130,7 @@ impl Link {
         if self.keep_alive_deadline(keep_alive).is_some_and(|at| at <= now) {
             self.watch.probe_wanted = true;
         }
-        Expired::Nothing
+        if self.hold.end_if_due(now) { Expired::HoldOver } else { Expired::Nothing }
     }
 
     /// The caller came later than asked: what waited for it must be heard before anything is judged.
@@ -165,6 +169,7 @@ impl Link {
             (self.silence_deadline(), TimerReason::Silence(id)),
             (self.keep_alive_deadline(keep_alive), TimerReason::KeepAlive(id)),
             (joining, TimerReason::Joining(id)),
+            (self.hold.until(), TimerReason::Hold(id)),
         ];
         all.into_iter()
             .filter_map(|(at, reason)| Some(Deadline { at: at?, reason }))
@@ -222,7 +227,7 @@ impl Link {
 
     fn keep_alive_deadline(&self, keep_alive: Option<Duration>) -> Option<Instant> {
         let idle = self.state == LinkState::Active && self.sent.is_empty() && !self.watch.probe_wanted;
-        let at = self.watch.eliciting_at.max(self.watch.heard_at) + keep_alive?;
+        let at = self.watch.eliciting_at.max(self.watch.heard_at) + self.keep_alive.or(keep_alive)?;
         idle.then_some(at)
     }
 }

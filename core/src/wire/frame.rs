@@ -5,7 +5,9 @@
 
 use alloc::string::String;
 use bytes::{Buf, Bytes};
+use core::num::NonZeroU8;
 
+use crate::config::{LinkPolicy, Policy};
 use crate::id::{Class, LinkId, StreamId};
 use crate::limits::{CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, STREAM_COUNT_MAX, STREAM_LABEL_MAX_BYTES};
 use crate::wire::ack::Ack;
@@ -132,8 +134,8 @@ pub enum Frame {
         link: LinkId,
         /// Rises with every status of that link: frames may arrive out of order, and the highest counts.
         sequence: u64,
-        /// The use.
-        status: LinkStatus,
+        /// The wish.
+        policy: LinkPolicy,
     },
     /// The sender of this frame takes a link out of the bond.
     LinkClose {
@@ -142,29 +144,6 @@ pub enum Frame {
         /// Why.
         code: u64,
     },
-}
-
-/// Use of a link, as its LINK_STATUS frame says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum LinkStatus {
-    /// May carry everything.
-    Available = 0,
-    /// Carries data only while no available link works.
-    Backup = 1,
-    /// Carries no application data.
-    Paused = 2,
-}
-
-impl LinkStatus {
-    const fn from_wire(value: u64) -> Option<Self> {
-        match value {
-            0 => Some(Self::Available),
-            1 => Some(Self::Backup),
-            2 => Some(Self::Paused),
-            _ => None,
-        }
-    }
 }
 
 impl Frame {
@@ -387,13 +366,17 @@ fn decode_link_status(fields: &mut Fields<'_>) -> Result<Frame, FrameError> {
     let link = fields.link()?;
     let sequence = fields.varint("sequence")?;
     let value = fields.varint("status")?;
-    let status = LinkStatus::from_wire(value).ok_or(FrameError::TooLarge {
+    let usage = Policy::from_wire(value).ok_or(FrameError::TooLarge {
         frame: fields.frame(),
         field: "status",
         value,
-        max: LinkStatus::Paused as u64,
+        max: Policy::Paused as u64,
     })?;
-    Ok(Frame::LinkStatus { link, sequence, status })
+    let tier = fields.at_most("tier", u8::MAX.into())? as u8;
+    let weight = NonZeroU8::new(fields.at_most("weight", u8::MAX.into())? as u8);
+    let cap_bytes_per_second = Some(fields.varint("cap")?).filter(|&cap| cap > 0);
+    let policy = LinkPolicy { usage, tier, weight, cap_bytes_per_second };
+    Ok(Frame::LinkStatus { link, sequence, policy })
 }
 
 fn decode_link_close(fields: &mut Fields<'_>) -> Result<Frame, FrameError> {

@@ -3,11 +3,12 @@
 use alloc::vec::Vec;
 use bytes::{BufMut, Bytes};
 
+use crate::config::LinkPolicy;
 use crate::id::{Class, LinkId, StreamId};
 use crate::limits::{CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, STREAM_LABEL_MAX_BYTES};
 use crate::range_set::RangeSet;
 use crate::wire::ack;
-use crate::wire::frame::{CLOSE_MAC_BYTES, Frame, LinkStatus, kind};
+use crate::wire::frame::{CLOSE_MAC_BYTES, Frame, kind};
 use crate::wire::header::{self, Header};
 use crate::wire::varint::{self, VARINT_MAX};
 
@@ -291,8 +292,14 @@ impl Packet {
     }
 
     /// LINK_STATUS.
-    pub fn push_link_status(&mut self, link: LinkId, sequence: u64, status: LinkStatus) -> bool {
-        self.push_fields(kind::LINK_STATUS, &[link.0.into(), sequence, status as u64])
+    pub fn push_link_status(&mut self, link: LinkId, sequence: u64, policy: &LinkPolicy) -> bool {
+        let LinkPolicy { usage, tier, weight, cap_bytes_per_second } = *policy;
+        let weight = weight.map_or(0, |weight| weight.get().into());
+        let cap = cap_bytes_per_second.unwrap_or(0).min(VARINT_MAX);
+        self.push_fields(
+            kind::LINK_STATUS,
+            &[link.0.into(), sequence, usage as u64, tier.into(), weight, cap],
+        )
     }
 
     /// LINK_CLOSE.
@@ -319,7 +326,7 @@ impl Packet {
             Frame::Datagram { flow, sequence, offset, total, data } => {
                 self.push_datagram(*flow, *sequence, *offset, *total, data.clone())
             }
-            Frame::LinkStatus { link, sequence, status } => self.push_link_status(*link, *sequence, *status),
+            Frame::LinkStatus { link, sequence, policy } => self.push_link_status(*link, *sequence, policy),
             Frame::LinkClose { link, code } => self.push_link_close(*link, *code),
         }
     }

@@ -6,13 +6,15 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::{Buf, Bytes};
+use core::num::NonZeroU8;
 use core::ops::Range;
 use proptest::prelude::*;
 
-use super::frame::{CLOSE_MAC_BYTES, Frame, FrameError, LinkStatus, frames};
+use super::frame::{CLOSE_MAC_BYTES, Frame, FrameError, frames};
 use super::header;
 use super::packet::{Packet, stream_overhead};
 use super::varint::{self, VARINT_MAX};
+use crate::config::{LinkPolicy, Policy};
 use crate::id::{Class, LinkId, StreamId};
 use crate::limits::*;
 use crate::range_set::RangeSet;
@@ -117,9 +119,17 @@ fn any_open_stream() -> impl Strategy<Value = Frame> {
         .prop_map(|(id, class, priority, label)| Frame::OpenStream { id, class, priority, label })
 }
 
+fn any_policy() -> impl Strategy<Value = LinkPolicy> {
+    let usage = prop::sample::select([Policy::Active, Policy::Backup, Policy::Paused].to_vec());
+    (usage, any::<u8>(), any::<u8>(), any_varint()).prop_map(|(usage, tier, weight, cap)| LinkPolicy {
+        usage,
+        tier,
+        weight: NonZeroU8::new(weight),
+        cap_bytes_per_second: Some(cap).filter(|&cap| cap > 0),
+    })
+}
+
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let status =
-        prop::sample::select([LinkStatus::Available, LinkStatus::Backup, LinkStatus::Paused].to_vec());
     prop_oneof![
         (1..40usize).prop_map(|bytes| Frame::Padding { bytes }),
         Just(Frame::Ping),
@@ -138,10 +148,10 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any_varint(), any::<[u8; CLOSE_MAC_BYTES]>(), any_text(CLOSE_REASON_MAX_BYTES))
             .prop_map(|(code, mac, reason)| Frame::Close { code, mac, reason }),
         any_datagram(),
-        (any_link(), any_varint(), status).prop_map(|(link, sequence, status)| Frame::LinkStatus {
+        (any_link(), any_varint(), any_policy()).prop_map(|(link, sequence, policy)| Frame::LinkStatus {
             link,
             sequence,
-            status
+            policy
         }),
         (any_link(), any_varint()).prop_map(|(link, code)| Frame::LinkClose { link, code }),
     ]
@@ -316,7 +326,7 @@ fn every_cut_of_every_frame_is_refused_by_name() {
         ("WINDOW_WANTED", &[0x15, 9]),
         ("CLOSE", &[0x1c, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 2, b'h', b'i']),
         ("DATAGRAM", &[0x20, 1, 0, 0, 2, 2, b'h', b'i']),
-        ("LINK_STATUS", &[0x22, 3, 0, 2]),
+        ("LINK_STATUS", &[0x22, 3, 0, 2, 1, 3, 9]),
         ("LINK_CLOSE", &[0x23, 3, 0]),
     ];
     for (name, payload) in whole {
@@ -347,7 +357,7 @@ fn numbers_above_their_limits_are_refused() {
     let stream_past_end = [&[0x0a, 4][..], &HUGE, &[1, b'x']].concat();
     let no_length_past_end = [&[0x08, 4][..], &HUGE, b"x"].concat();
     let links = [[&[0x02][..], &HUGE].concat(), [&[0x22][..], &HUGE].concat(), [&[0x23][..], &HUGE].concat()];
-    let cases: [(&str, &str, &[u8]); 15] = [
+    let cases: [(&str, &str, &[u8]); 17] = [
         ("ACK", "link", &links[0]),
         ("ACK", "range count", &[0x02, 3, 0x7f, 0xff, 0, 0x40, 64]),
         ("STREAM", "length", &stream_past_end),
@@ -361,7 +371,9 @@ fn numbers_above_their_limits_are_refused() {
         ("DATAGRAM", "offset", &[0x20, 1, 0, 3, 2, 0]),
         ("DATAGRAM", "length", &[0x20, 1, 0, 1, 2, 2, b'h', b'i']),
         ("LINK_STATUS", "link", &links[1]),
-        ("LINK_STATUS", "status", &[0x22, 3, 0, 3]),
+        ("LINK_STATUS", "status", &[0x22, 3, 0, 3, 0, 0, 0]),
+        ("LINK_STATUS", "tier", &[0x22, 3, 0, 0, 0x41, 0, 0, 0]),
+        ("LINK_STATUS", "weight", &[0x22, 3, 0, 0, 0, 0x41, 0, 0]),
         ("LINK_CLOSE", "link", &links[2]),
     ];
     for (name, name_of_field, payload) in cases {
@@ -470,6 +482,12 @@ fn control_frames_fit_the_smallest_packet() {
     let label = "l".repeat(STREAM_LABEL_MAX_BYTES);
     fits(&|p| p.push_open_stream(id, Class::Redundant, u8::MAX, &label));
     fits(&|p| p.push_close(VARINT_MAX, &[0; 16], &reason));
-    fits(&|p| p.push_link_status(LinkId(LINK_ID_MAX), VARINT_MAX, LinkStatus::Paused));
+    let policy = LinkPolicy {
+        usage: Policy::Paused,
+        tier: u8::MAX,
+        weight: NonZeroU8::new(u8::MAX),
+        cap_bytes_per_second: Some(u64::MAX),
+    };
+    fits(&|p| p.push_link_status(LinkId(LINK_ID_MAX), VARINT_MAX, &policy));
     fits(&|p| p.push_ack(LinkId(LINK_ID_MAX), VARINT_MAX, &set(&[0..1, VARINT_MAX - 1..VARINT_MAX])));
 }
