@@ -1,6 +1,6 @@
 //! The suites on `ring` and `crc-fast`, which use what the processor has.
 
-use bondwire_core::crypto::{AeadKey, AeadProvider, NotAuthentic, PortableAead, Suite};
+use bondwire_core::crypto::{AeadKey, AeadProvider, ChecksumKey, NotAuthentic, PortableAead, Suite};
 use crc_fast::{CrcAlgorithm, Digest};
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 
@@ -13,10 +13,7 @@ impl AeadProvider for RingAead {
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Suite::None => {
-                let [a, b, c, d, ..] = *key;
-                return Box::new(Crc32c { seed: [a, b, c, d] });
-            }
+            Suite::None => return Box::new(ChecksumKey::new(key, crc32c)),
         };
         match UnboundKey::new(algorithm, key) {
             Ok(key) => Box::new(RingKey(LessSafeKey::new(key))),
@@ -55,27 +52,6 @@ impl AeadKey for RingKey {
             Ok(_) => Ok(()),
             Err(_) => Err(NotAuthentic),
         }
-    }
-}
-
-struct Crc32c {
-    seed: [u8; 4],
-}
-
-impl AeadKey for Crc32c {
-    fn seal_in_place(&self, _nonce: &[u8; 12], aad: &[u8], buf: &mut [u8]) -> [u8; 16] {
-        let [a, b, c, d] = crc32c(&[&self.seed, aad, buf]).to_le_bytes();
-        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    }
-
-    fn open_in_place(
-        &self,
-        _nonce: &[u8; 12],
-        aad: &[u8],
-        buf: &mut [u8],
-        tag: &[u8],
-    ) -> Result<(), NotAuthentic> {
-        if tag == crc32c(&[&self.seed, aad, buf]).to_le_bytes() { Ok(()) } else { Err(NotAuthentic) }
     }
 }
 
@@ -161,6 +137,7 @@ mod tests {
             changed[49] ^= 1;
             assert_eq!(key.open_in_place(&[2; 12], b"head", &mut changed, tag), Err(NotAuthentic));
             assert_eq!(key.open_in_place(&[2; 12], b"heap", &mut sealed.clone(), tag), Err(NotAuthentic));
+            assert_eq!(key.open_in_place(&[3; 12], b"head", &mut sealed.clone(), tag), Err(NotAuthentic));
             assert_eq!(
                 key.open_in_place(&[2; 12], b"head", &mut sealed.clone(), &tag[1..]),
                 Err(NotAuthentic)

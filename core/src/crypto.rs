@@ -4,10 +4,12 @@
 //! [`Opener`] from them and run these outside every lock. The arithmetic itself sits behind [`AeadProvider`], so that
 //! hosts can use an implementation with hardware support; [`PortableAead`] works everywhere.
 
+mod checksum;
 mod packet;
 mod portable;
 mod schedule;
 
+pub use checksum::ChecksumKey;
 pub use packet::{OpenError, Opened, Opener, SealError, Sealer};
 pub use portable::{PortableAead, crc32c};
 pub use schedule::{BondKeys, LinkKeys, StaticSecret};
@@ -100,6 +102,6 @@ pub trait AeadKey: Send {
 
 /// An implementation of all suites. All implementations give the same answers.
 pub trait AeadProvider: Send + Sync {
-    /// Prepares `key` for use under `suite`. Under [`Suite::None`] the first four bytes seed the CRC.
+    /// Prepares `key` for use under `suite`. [`ChecksumKey`] is all that [`Suite::None`] needs.
     fn key(&self, suite: Suite, key: &[u8; 32]) -> Box<dyn AeadKey>;
 }

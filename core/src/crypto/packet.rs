@@ -358,6 +358,20 @@ mod tests {
     }
 
     #[test]
+    fn an_old_packet_whose_short_number_looks_new_is_refused() {
+        for suite in SUITES {
+            let (mut sealer, mut opener) = pair(suite);
+            let old = sealed(&mut sealer, 5, 0, b"old");
+            opener.open(&mut old.clone()).unwrap();
+            opener.open(&mut sealed(&mut sealer, 0x104, 0, b"new")).unwrap();
+            // Its one byte of packet number is now read as 0x105, which would rise.
+            assert_eq!(header::decode(&old, Some(0x104)).unwrap().0.number, 0x105);
+            assert_eq!(opener.open(&mut old.clone()), Err(OpenError::NotAuthentic), "{suite:?}");
+            assert_eq!(opener.open(&mut sealed(&mut sealer, 0x105, 0, b"new")).unwrap().number, 0x105);
+        }
+    }
+
+    #[test]
     fn a_changed_packet_changes_nothing_at_the_receiver() {
         for suite in SUITES {
             let (mut sealer, mut opener) = pair(suite);

@@ -6,7 +6,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::{AeadKey, AeadProvider, NotAuthentic, Suite};
+use super::{AeadKey, AeadProvider, ChecksumKey, NotAuthentic, Suite};
 
 /// The suites in portable Rust; they use the processor's AES instructions where the compiler or the processor offers
 /// them.
@@ -18,10 +18,7 @@ impl AeadProvider for PortableAead {
         match suite {
             Suite::Aes256Gcm => Box::new(Keyed(Aes256Gcm::new(key.into()))),
             Suite::ChaCha20Poly1305 => Box::new(Keyed(ChaCha20Poly1305::new(key.into()))),
-            Suite::None => {
-                let [a, b, c, d, ..] = *key;
-                Box::new(Crc32c { seed: [a, b, c, d] })
-            }
+            Suite::None => Box::new(ChecksumKey::new(key, crc32c)),
         }
     }
 }
@@ -56,27 +53,6 @@ impl<A: Send + AeadInPlace<NonceSize = N12, TagSize = N16>> AeadKey for Keyed<A>
 
 type N12 = chacha20poly1305::consts::U12;
 type N16 = chacha20poly1305::consts::U16;
-
-struct Crc32c {
-    seed: [u8; 4],
-}
-
-impl AeadKey for Crc32c {
-    fn seal_in_place(&self, _nonce: &[u8; 12], aad: &[u8], buf: &mut [u8]) -> [u8; 16] {
-        let [a, b, c, d] = crc32c(&[&self.seed, aad, buf]).to_le_bytes();
-        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    }
-
-    fn open_in_place(
-        &self,
-        _nonce: &[u8; 12],
-        aad: &[u8],
-        buf: &mut [u8],
-        tag: &[u8],
-    ) -> Result<(), NotAuthentic> {
-        if tag == crc32c(&[&self.seed, aad, buf]).to_le_bytes() { Ok(()) } else { Err(NotAuthentic) }
-    }
-}
 
 /// CRC-32C (Castagnoli; CRC-32/ISCSI in the catalogue) of `parts` one after another.
 pub fn crc32c(parts: &[&[u8]]) -> u32 {
@@ -143,6 +119,11 @@ sunscreen would be it.";
                 assert_eq!(key.open_in_place(&[3; 12], b"head", &mut changed, tag), Err(NotAuthentic));
             }
             assert_eq!(key.open_in_place(&[3; 12], b"heap", &mut sealed.clone(), tag), Err(NotAuthentic));
+            for at in 0..12 {
+                let mut nonce = [3; 12];
+                nonce[at] ^= 0x10;
+                assert_eq!(key.open_in_place(&nonce, b"head", &mut sealed.clone(), tag), Err(NotAuthentic));
+            }
             assert_eq!(
                 key.open_in_place(&[3; 12], b"head", &mut sealed.clone(), &tag[1..]),
                 Err(NotAuthentic)

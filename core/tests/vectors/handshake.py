@@ -179,9 +179,12 @@ def join_bond(i, bond):
 
 
 def plain():
-    key, header, payload = expand(bytes(32), b"bondwire key"), bytes([0, 0]), b"\x01"
-    tag = crc32c(key[:4] + header + payload).to_bytes(4, "little")
-    return {"key": key, "header": header, "payload": payload, "tag": tag}
+    secret, number = bytes(32), 0x1_0000_0005
+    key, iv = expand(secret, b"bondwire key"), expand(secret, b"bondwire iv", 12)
+    nonce = bytes(a ^ b for a, b in zip(iv, number.to_bytes(12, "big")))
+    header, payload = bytes([0, number & 0xFF]), b"\x01"
+    tag = crc32c(key[:4] + nonce + header + payload).to_bytes(4, "little")
+    return {"key": key, "iv": iv, "nonce": nonce, "header": header, "payload": payload, "tag": tag}
 
 
 def main():
