@@ -190,7 +190,7 @@ impl Registry {
         let name = medium.description.name.clone();
         match shaken {
             Ok(Step::NewBond { attachment, evicted }) => {
-                self.evict(evicted);
+                self.evict(&evicted);
                 self.open(&attachment, answerer, medium);
             }
             Ok(Step::LinkJoined(attachment)) => self.join(&attachment, answerer, medium).await,
@@ -200,9 +200,13 @@ impl Registry {
         }
     }
 
-    /// A bond of a peer that had too many must go.
-    fn evict(&self, evicted: Option<BondId>) {
-        if let Some(shared) = evicted.and_then(|id| self.bonds().get(&id).cloned()) {
+    /// Bonds that make way for a newer one of their peer.
+    fn evict(&self, evicted: &[BondId]) {
+        let evicted: Vec<_> = {
+            let bonds = self.bonds();
+            evicted.iter().filter_map(|id| bonds.get(id).cloned()).collect()
+        };
+        for shared in evicted {
             shared.with(|state, _| state.connection.fail(CloseReason::Evicted));
         }
     }
@@ -222,7 +226,7 @@ impl Registry {
         tokio::spawn(async move {
             timer::run(timed).await;
             registry.bonds().remove(&id);
-            registry.endpoint.lock().forget(id);
+            registry.endpoint.lock().forget(registry.clock.now(), id);
         });
         let bond = Bond::accepted(shared.clone());
         if self.attach(&shared, attachment, answerer, medium) && self.queue.try_send(bond).is_err() {

@@ -297,14 +297,15 @@ impl Endpoint {
 
 /// Bonds this end accepted.
 impl Endpoint {
-    /// Tells how many links `bond` has now. A bond without links is the first to go when its peer opens too many.
+    /// Tells how many links `bond` has now. A bond without links makes way when its peer opens another.
     pub fn set_links(&mut self, bond: BondId, links: usize) {
         self.bonds.set_links(bond, links);
     }
 
-    /// Forgets a bond that has ended: no link can join it any more.
-    pub fn forget(&mut self, bond: BondId) {
-        self.bonds.forget(bond);
+    /// Forgets a bond that has ended: no link can join it any more, and an OPEN3 of its attempt that comes late does not
+    /// make it anew.
+    pub fn forget(&mut self, now: Instant, bond: BondId) {
+        self.bonds.forget(now, bond);
     }
 
     /// The bonds of `peer`, oldest first, each with its number of links. A listener that knows its peer to keep one

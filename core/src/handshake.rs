@@ -106,18 +106,21 @@ pub enum Refusal {
     LinkIdTaken,
     /// Both ends have the same key.
     SameKey,
+    /// The bond that this attempt opened has ended a moment ago.
+    AttemptEnded,
     /// A reason that a later version may know.
     Other(u64),
 }
 
 impl Refusal {
-    const KNOWN: [Self; 6] = [
+    const KNOWN: [Self; 7] = [
         Self::NotAllowed,
         Self::NoCommonSuite,
         Self::TooManyLinks,
         Self::TooManyBonds,
         Self::LinkIdTaken,
         Self::SameKey,
+        Self::AttemptEnded,
     ];
 
     pub(crate) const fn to_wire(self) -> u64 {
@@ -128,6 +131,7 @@ impl Refusal {
             Self::TooManyBonds => 4,
             Self::LinkIdTaken => 5,
             Self::SameKey => 6,
+            Self::AttemptEnded => 7,
             Self::Other(code) => code,
         }
     }
@@ -145,6 +149,7 @@ impl Refusal {
             Self::TooManyBonds => "no room for another bond here; try again later",
             Self::LinkIdTaken => "this link number was used before; take a new one",
             Self::SameKey => "both ends have the same key",
+            Self::AttemptEnded => "this bond has ended here; open a new one",
             Self::Other(_) => "",
         }
     }

@@ -17,7 +17,7 @@ pub const HEADER_MAX_BYTES: usize = 5;
 pub const LINKS_MAX: usize = 64;
 /// Largest link id: 2³⁰ attachments last a bond longer than its hosts, and ids stay four-byte varints.
 pub const LINK_ID_MAX: u32 = (1 << 30) - 1;
-/// Bonds of one peer key at once: a peer that restarts again and again must not fill the table.
+/// Bonds of one peer key at once that have links; those without make way for a new one in any case.
 pub const BONDS_PER_PEER_MAX: usize = 16;
 /// Links between their first byte and a finished handshake, at once, per endpoint.
 pub const HALF_OPEN_LINKS_MAX: usize = 1024;
@@ -38,6 +38,8 @@ pub const HANDSHAKE_EXCHANGES_MAX: u32 = 8;
 /// OPENs that an endpoint begins to answer in a second, and at once after a quiet one: at about 0.3 ms each (four
 /// X25519) a flood takes a sixth of one processor. JOINs prove their bond first and need no such bound.
 pub const OPENS_PER_SECOND_MAX: u32 = 512;
+/// Attempts whose bonds have ended that are remembered, each for [`HANDSHAKE_TIMEOUT`]: as many as can begin in that time.
+pub const ENDED_ATTEMPTS_MAX: usize = OPENS_PER_SECOND_MAX as usize * HANDSHAKE_TIMEOUT.as_secs() as usize;
 /// Bonds of all peers at once, per endpoint: bounds the table when any peer is allowed.
 pub const BONDS_MAX: usize = 4096;
 /// Join numbers behind the highest taken one that can still be taken; dials overtake each other by far less.

@@ -568,7 +568,7 @@ fn links_that_open_at_once_lead_to_one_bond() {
         for link in [first, 1 - first] {
             let wire = &mut wires[link];
             let far = match hosts.far.handle_packet(START, &mut wire.responder, &open3s[link]).unwrap() {
-                Step::NewBond { attachment, evicted: None } if link == first => attachment,
+                Step::NewBond { attachment, evicted } if link == first && evicted.is_empty() => attachment,
                 Step::LinkJoined(attachment) if link != first => attachment,
                 step => panic!("{step:?} on link {link}, opened by {first}"),
             };
@@ -602,7 +602,7 @@ fn a_link_number_opens_once() {
 }
 
 #[test]
-fn a_peer_that_restarts_again_and_again_evicts_its_own_bonds() {
+fn a_restarted_peer_gets_a_new_bond_in_place_of_its_stale_one() {
     let mut hosts = Hosts::new();
     let mut evictions = Vec::new();
     let mut bonds = Vec::new();
@@ -618,8 +618,34 @@ fn a_peer_that_restarts_again_and_again_evicts_its_own_bonds() {
         outcome.unwrap();
         hosts.far.set_links(*bonds.last().unwrap(), 0);
     }
-    assert_eq!(evictions, bonds[..4]);
-    assert_eq!(hosts.far.bonds_of(key(1)).count(), 16);
+    assert_eq!(evictions, bonds[..19]);
+    assert_eq!(hosts.far.bonds_of(key(1)).count(), 1);
+}
+
+#[test]
+fn an_open3_that_comes_after_the_end_of_its_bond_makes_no_other() {
+    let mut hosts = Hosts::new();
+    let mut attempt = hosts.attempt();
+    let mut wires = [(); 2].map(|()| Wire::new(hosts.open(&mut attempt), hosts.accept()));
+    let [open3, late] = [0, 1].map(|link| {
+        let wire = &mut wires[link];
+        let open1 = wire.initiator.poll_transmit(START).unwrap();
+        hosts.far.handle_packet(START, &mut wire.responder, &open1).unwrap();
+        wire.initiator.handle_packet(START, &wire.responder.poll_transmit(START).unwrap()).unwrap();
+        wire.initiator.poll_transmit(START).unwrap()
+    });
+    let [first, second] = &mut wires;
+    let step = hosts.far.handle_packet(START, &mut first.responder, &open3).unwrap();
+    let Step::NewBond { attachment, .. } = step else { panic!("{step:?}") };
+    hosts.far.forget(START, attachment.bond.id());
+
+    let step = hosts.far.handle_packet(START, &mut second.responder, &late).unwrap();
+    assert!(matches!(step, Step::Refused { reason: Refusal::AttemptEnded, .. }), "{step:?}");
+    assert_eq!(hosts.far.bonds_of(key(1)).count(), 0);
+    let refused = second.initiator.handle_packet(START, &second.responder.poll_transmit(START).unwrap());
+    assert!(matches!(refused, Err(HandshakeError::Refused { code: Refusal::AttemptEnded, .. })));
+    // A new attempt of the same peer is welcome.
+    assert_match(&open_between(&mut hosts).unwrap());
 }
 
 // ---- Replays
@@ -776,7 +802,7 @@ fn a_join_needs_the_secret_of_its_bond() {
 fn a_forgotten_bond_takes_no_links() {
     let mut hosts = Hosts::new();
     let (mut attempt, first) = hosts.bond();
-    hosts.far.forget(first.bond.id());
+    hosts.far.forget(START, first.bond.id());
     let (join, responder) = (hosts.join(&mut attempt, &first.bond), hosts.accept());
     let error = drive(&mut hosts.far, join, responder).err();
     assert_eq!(error, Some(HandshakeError::UnknownBond { bond: first.bond.id() }));

@@ -315,9 +315,9 @@ impl Host {
     }
 
     /// Bonds that have ended can be joined no more.
-    pub(crate) fn forget_closed(&mut self) {
+    pub(crate) fn forget_closed(&mut self, now: Instant) {
         for bond in self.bonds.iter().filter(|bond| bond.closed.is_some()) {
-            bond.id().into_iter().for_each(|id| self.endpoint.forget(id));
+            bond.id().into_iter().for_each(|id| self.endpoint.forget(now, id));
         }
     }
 

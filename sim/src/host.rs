@@ -227,7 +227,7 @@ impl Host {
         for end in awake.map(|(end, _)| *end).collect::<Vec<_>>() {
             active |= self.transmit(stage, end);
         }
-        self.forget_closed();
+        self.forget_closed(now);
         active
     }
 

@@ -48,8 +48,8 @@ pub enum Step {
     NewBond {
         /// The link, and with it the bond.
         attachment: Box<Attachment>,
-        /// A bond that had to go because its peer had too many: end it.
-        evicted: Option<BondId>,
+        /// Older bonds of the same peer that make way: they had no links, or there were too many. End them.
+        evicted: Vec<BondId>,
     },
     /// The link joined a bond that exists.
     LinkJoined(Box<Attachment>),
@@ -99,7 +99,7 @@ enum State {
 /// What the responder sends back, once the endpoint has decided on an OPEN.
 pub(crate) enum Acceptance {
     /// A bond; `opener_random` is the responder random of the exchange that made it.
-    Bond { keys: BondKeys, opener: LinkId, opener_random: [u8; 32], new: bool, evicted: Option<BondId> },
+    Bond { keys: BondKeys, opener: LinkId, opener_random: [u8; 32], new: bool, evicted: Vec<BondId> },
     /// No bond was wanted, only to know whether one lives.
     Checked { bond: BondId, known: bool },
 }
@@ -283,6 +283,7 @@ impl Responder {
 
         let decision = endpoint.with(|endpoint| {
             endpoint.decide_open(&OpenRequest {
+                now,
                 peer,
                 attempt: open3.attempt,
                 link: open3.link,
