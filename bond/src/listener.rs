@@ -189,7 +189,7 @@ impl Registry {
         let shaken = run(&mut answerer, self.clock, &mut medium.reader, &mut medium.writer).await;
         let name = medium.description.name.clone();
         match shaken {
-            Ok(Step::NewBond { attachment, evicted }) => {
+            Ok(Step::NewBond { attachment, evicted, .. }) => {
                 self.evict(&evicted);
                 self.open(&attachment, answerer, medium);
             }

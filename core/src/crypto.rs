@@ -13,7 +13,7 @@ pub use checksum::ChecksumKey;
 pub use packet::{OpenError, Opened, Opener, SealError, Sealer};
 pub use portable::{PortableAead, crc32c};
 pub use schedule::{BondKeys, LinkKeys, StaticSecret};
-pub(crate) use schedule::{BondOrigin, Secret, expand, secret_from};
+pub(crate) use schedule::{BondOrigin, Secret, expand, extract, secret_from};
 
 use alloc::boxed::Box;
 

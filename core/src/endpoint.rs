@@ -39,10 +39,13 @@
 //! ```
 
 mod budget;
+mod pairing;
 mod table;
 
 pub use budget::EndpointStats;
 pub(crate) use budget::{Counter, HalfOpen};
+pub(crate) use pairing::PairingTicket;
+pub use pairing::TooManyTokens;
 pub(crate) use table::{JoinTicket, OpenRequest};
 
 use alloc::collections::BTreeSet;
@@ -54,15 +57,17 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use smallvec::SmallVec;
 
-use self::budget::{Counters, OpenBudget};
+use self::budget::{Budget, Counters};
+use self::pairing::PairingTable;
 use self::table::BondTable;
 use crate::crypto::{BondKeys, StaticSecret, Suite, secret_from};
 use crate::handshake::{
-    Acceptance, Attempt, Dial, HandshakeError, Initiator, Intent, LinkOffer, Refusal, Responder, Step,
+    Acceptance, Attempt, Dial, HandshakeError, Initiator, Intent, LinkOffer, PairingToken, Refusal,
+    Responder, Step, TokenId,
 };
 use crate::id::{BondId, LinkId, PublicKey};
-use crate::limits::{HALF_OPEN_LINKS_MAX, LINK_ID_MAX};
-use crate::time::Instant;
+use crate::limits::{HALF_OPEN_LINKS_MAX, LINK_ID_MAX, OPENS_PER_SECOND_MAX};
+use crate::time::{Duration, Instant};
 
 /// Whose bonds a responder accepts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,7 +127,8 @@ pub struct Endpoint {
     identity: Arc<Identity>,
     allowed: AllowedPeers,
     rng: ChaCha20Rng,
-    opens: OpenBudget,
+    opens: Budget,
+    pairings: PairingTable,
     bonds: BondTable,
 }
 
@@ -143,7 +149,8 @@ impl Endpoint {
             identity: Arc::new(identity),
             allowed,
             rng: ChaCha20Rng::from_seed(seed),
-            opens: OpenBudget::default(),
+            opens: Budget::new(OPENS_PER_SECOND_MAX),
+            pairings: PairingTable::default(),
             bonds: BondTable::default(),
         }
     }
@@ -165,6 +172,27 @@ impl Endpoint {
         if let AllowedPeers::Only(peers) = &mut self.allowed {
             peers.remove(&peer);
         }
+    }
+
+    /// Lets one host that has `token` open a bond within `valid_for` from `now`
+    /// ([`PAIRING_TOKEN_VALID`](crate::limits::PAIRING_TOKEN_VALID) is the usual time, a day the longest). That host's
+    /// key is allowed from then on; [`Step::NewBond`] tells it. Wrong guesses do not use the token up, they are only
+    /// answered at a bounded rate.
+    ///
+    /// # Errors
+    /// [`TooManyTokens`] if as many as there may be wait to be used.
+    pub fn add_pairing_token(
+        &mut self,
+        now: Instant,
+        token: &PairingToken,
+        valid_for: Duration,
+    ) -> Result<(), TooManyTokens> {
+        self.pairings.add(now, token, valid_for)
+    }
+
+    /// Withdraws a pairing token. Who was paired with it stays so.
+    pub fn remove_pairing_token(&mut self, id: TokenId) {
+        self.pairings.remove(id);
     }
 
     /// What has happened so far.
@@ -209,6 +237,16 @@ impl Endpoint {
         self.opens.spend(now)
     }
 
+    /// What a responder needs to pair with the token `id`, if there is such a token.
+    pub(crate) fn pairing_ticket(&self, id: TokenId) -> Option<PairingTicket> {
+        self.pairings.ticket(id)
+    }
+
+    /// Takes leave to see whether one initiator has the pairing token that it names.
+    pub(crate) fn spend_pairing_proof(&mut self, now: Instant) -> bool {
+        self.pairings.spend_proof(now)
+    }
+
     /// What a link needs to join `bond`.
     pub(crate) fn ticket(&self, bond: BondId) -> Option<JoinTicket> {
         self.bonds.ticket(bond)
@@ -224,6 +262,9 @@ impl Endpoint {
         if request.peer == self.identity.public {
             return Err(Refusal::SameKey);
         }
+        if let Some(token) = request.token {
+            return self.pair(token, request);
+        }
         if let AllowedPeers::Only(peers) = &self.allowed
             && !peers.contains(&request.peer)
         {
@@ -236,6 +277,17 @@ impl Endpoint {
             Intent::Open => self.bonds.open(request, self.identity.public),
         }
     }
+
+    /// Opens a bond for an initiator that has proved a pairing token, and knows its key from then on.
+    fn pair(&mut self, token: TokenId, request: &OpenRequest<'_>) -> Result<Acceptance, Refusal> {
+        let attempt = (request.peer, request.attempt);
+        self.pairings.check(request.now, token, attempt)?;
+        // A bond that cannot be opened leaves the token for the next try.
+        let accepted = self.bonds.open(request, self.identity.public)?;
+        self.pairings.use_up(token, attempt);
+        self.allow(request.peer);
+        Ok(accepted)
+    }
 }
 
 /// Dialling.
@@ -243,6 +295,12 @@ impl Endpoint {
     /// Begins to want a bond with `peer`; see [`Attempt::new`].
     pub fn attempt(&mut self, peer: Option<PublicKey>) -> Attempt {
         Attempt::new(&mut self.rng, peer)
+    }
+
+    /// The same for a bond that pairs the two hosts with `token`, which the listening one gave out. Name the `peer` if
+    /// its key is known: then even who stole the token cannot pose as it.
+    pub fn attempt_pairing(&mut self, peer: Option<PublicKey>, token: PairingToken) -> Attempt {
+        Attempt::pairing(&mut self.rng, peer, token)
     }
 
     /// A handshake that opens the bond of `attempt` as its link `link`, or checks a bond. Several at once, on several

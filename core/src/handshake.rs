@@ -7,6 +7,7 @@
 //! | | pattern | messages |
 //! |---|---|---|
 //! | open a bond | `Noise_XX_25519_ChaChaPoly_SHA256` | OPEN1 → ← OPEN2, OPEN3 → ← OPEN4 |
+//! | open a bond and pair its hosts | `Noise_XXpsk3_25519_ChaChaPoly_SHA256` | the same |
 //! | join a bond | `Noise_NNpsk0_25519_ChaChaPoly_SHA256` | JOIN1 → ← JOIN2 |
 //!
 //! Only the initiator repeats, byte for byte; the responder answers a repeated message with the bytes it answered
@@ -22,12 +23,14 @@ mod noise;
 mod opening;
 mod parameters;
 mod responder;
+mod token;
 mod watch;
 
 pub use attempt::Attempt;
 pub use initiator::{Initiator, Outcome};
 pub use parameters::Parameters;
 pub use responder::{EndpointAccess, Responder, Step};
+pub use token::{PairingToken, TokenId};
 pub use watch::looks_like;
 
 pub(crate) use initiator::Dial;
@@ -108,12 +111,16 @@ pub enum Refusal {
     SameKey,
     /// The bond that this attempt opened has ended a moment ago.
     AttemptEnded,
+    /// The pairing token was used before.
+    TokenUsed,
+    /// The pairing token is no longer valid.
+    TokenExpired,
     /// A reason that a later version may know.
     Other(u64),
 }
 
 impl Refusal {
-    const KNOWN: [Self; 7] = [
+    const KNOWN: [Self; 9] = [
         Self::NotAllowed,
         Self::NoCommonSuite,
         Self::TooManyLinks,
@@ -121,6 +128,8 @@ impl Refusal {
         Self::LinkIdTaken,
         Self::SameKey,
         Self::AttemptEnded,
+        Self::TokenUsed,
+        Self::TokenExpired,
     ];
 
     pub(crate) const fn to_wire(self) -> u64 {
@@ -132,6 +141,8 @@ impl Refusal {
             Self::LinkIdTaken => 5,
             Self::SameKey => 6,
             Self::AttemptEnded => 7,
+            Self::TokenUsed => 8,
+            Self::TokenExpired => 9,
             Self::Other(code) => code,
         }
     }
@@ -150,6 +161,8 @@ impl Refusal {
             Self::LinkIdTaken => "this link number was used before; take a new one",
             Self::SameKey => "both ends have the same key",
             Self::AttemptEnded => "this bond has ended here; open a new one",
+            Self::TokenUsed => "this pairing token was used before; make a new one",
+            Self::TokenExpired => "this pairing token has expired; make a new one",
             Self::Other(_) => "",
         }
     }
@@ -226,6 +239,9 @@ pub enum HandshakeError {
         /// The bond asked about.
         bond: BondId,
     },
+    /// The other end says, unauthenticated, that it does not know the pairing token.
+    #[error("the other end does not know this pairing token; make a new one there, and copy all of it")]
+    UnknownToken,
     /// The other end speaks another version.
     #[error(
         "the other end speaks version {theirs} of the protocol, this one {ours}; update the older of the two"

@@ -40,6 +40,20 @@ pub const HANDSHAKE_EXCHANGES_MAX: u32 = 8;
 pub const OPENS_PER_SECOND_MAX: u32 = 512;
 /// Attempts whose bonds have ended that are remembered, each for [`HANDSHAKE_TIMEOUT`]: as many as can begin in that time.
 pub const ENDED_ATTEMPTS_MAX: usize = OPENS_PER_SECOND_MAX as usize * HANDSHAKE_TIMEOUT.as_secs() as usize;
+/// Bytes of a pairing token: 128 bits, so that nobody guesses one.
+pub const PAIRING_TOKEN_BYTES: usize = 16;
+/// Time that a pairing token is valid, unless the caller says less; it cannot say more than
+/// [`PAIRING_TOKEN_VALID_MAX`]. Enough to walk to the other host.
+pub const PAIRING_TOKEN_VALID: Duration = Duration::from_secs(600);
+/// Longest time that a pairing token can be valid.
+pub const PAIRING_TOKEN_VALID_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Time that an expired or used token is remembered, so that who comes late is told why it is refused.
+pub const PAIRING_TOKEN_REMEMBERED: Duration = Duration::from_secs(600);
+/// Pairing tokens of an endpoint at once, remembered ones included: more than a person gives out in ten minutes.
+pub const PAIRING_TOKENS_MAX: usize = 64;
+/// Initiators in a second, and at once after a quiet one, that an endpoint lets prove a pairing token: each link of a
+/// genuine pairing needs one; wrong proofs in the life of a token stay below 10 000 of 2¹²⁸.
+pub const PAIRING_PROOFS_PER_SECOND_MAX: u32 = 16;
 /// Bonds of all peers at once, per endpoint: bounds the table when any peer is allowed.
 pub const BONDS_MAX: usize = 4096;
 /// Join numbers behind the highest taken one that can still be taken; dials overtake each other by far less.

@@ -7,7 +7,7 @@
 use bondwire_core::crypto::{LinkKeys, Opener, PortableAead, Sealer, StaticSecret, Suite};
 use bondwire_core::endpoint::{AllowedPeers, Endpoint, EndpointConfig};
 use bondwire_core::handshake::{
-    Attachment, Attempt, Initiator, Intent, LinkOffer, Outcome, Parameters, Responder, Step,
+    Attachment, Attempt, Initiator, Intent, LinkOffer, Outcome, PairingToken, Parameters, Responder, Step,
 };
 use bondwire_core::id::{LinkId, PublicKey, Role};
 use bondwire_core::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use serde_json::Value;
 const NOW: Instant = Instant::ZERO;
 const INITIATOR_SEED: [u8; 32] = [0x11; 32];
 const RESPONDER_SEED: [u8; 32] = [0x22; 32];
+const OPEN: [(&str, &str); 2] = [("OPEN1", "OPEN2"), ("OPEN3", "OPEN4")];
 
 struct Vectors(Value);
 
@@ -81,14 +82,13 @@ fn offer(mtu_bytes: usize, idle_timeout: Option<Duration>) -> LinkOffer {
 /// Runs a handshake without faults, and checks its messages by their names.
 fn run(
     vectors: &Vectors,
-    names: &[(&str, &str)],
+    (part, names): (&str, &[(&str, &str)]),
     far: &mut Endpoint,
     mut initiator: Initiator,
     mut responder: Responder,
 ) -> (Attachment, Attachment) {
     let mut accepted = None;
     for (request_name, answer_name) in names {
-        let part = if request_name.starts_with('O') { "open" } else { "join" };
         let request = initiator.poll_transmit(NOW).unwrap();
         vectors.check(part, request_name, &request);
         match far.handle_packet(NOW, &mut responder, &request).unwrap() {
@@ -148,8 +148,7 @@ fn the_handshakes_give_the_bytes_of_the_vectors() {
     let mut link_draws = Draws::new(far_draws.next());
     vectors.check("inputs", "OPEN responder ephemeral private", &link_draws.next::<32>());
     vectors.check("inputs", "responder random", &link_draws.next::<32>());
-    let names = [("OPEN1", "OPEN2"), ("OPEN3", "OPEN4")];
-    let (opened, accepted) = run(&vectors, &names, &mut far, initiator, responder);
+    let (opened, accepted) = run(&vectors, ("open", &OPEN), &mut far, initiator, responder);
     vectors.check("open", "bond id", &opened.bond.id().0);
     vectors.check("open", "CLOSE MAC of the initiator, code 7, reason bye", &{
         opened.bond.close_mac(Role::Initiator, 7, b"bye")
@@ -172,9 +171,33 @@ fn the_handshakes_give_the_bytes_of_the_vectors() {
     let responder = far.accept_link(NOW, far_offer).unwrap();
     let mut link_draws = Draws::new(far_draws.next());
     vectors.check("inputs", "JOIN responder ephemeral private", &link_draws.next::<32>());
-    let (joined, admitted) = run(&vectors, &[("JOIN1", "JOIN2")], &mut far, initiator, responder);
+    let (joined, admitted) = run(&vectors, ("join", &[("JOIN1", "JOIN2")]), &mut far, initiator, responder);
     assert_eq!((joined.link, joined.opener, admitted.replaces), (LinkId(1), LinkId(0), Some(LinkId(0))));
     check_packets(&vectors, "join", &joined.keys, &admitted.keys);
+}
+
+#[test]
+fn a_pairing_gives_the_bytes_of_the_vectors() {
+    let vectors = Vectors::load();
+    let near_secret = vectors.bytes("inputs", "initiator static private");
+    let far_secret = vectors.bytes("inputs", "responder static private");
+    let token = PairingToken::from_bytes(vectors.bytes("inputs", "pairing token"));
+    vectors.check("pair", "token id", &token.id().0);
+    let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    // It allows itself, that is nobody: the token alone opens the door.
+    let far_public = StaticSecret::from_bytes(far_secret).public_key();
+    let mut near = endpoint(near_secret, INITIATOR_SEED, far_public, &suites);
+    let mut far = endpoint(far_secret, RESPONDER_SEED, far_public, &suites);
+    far.add_pairing_token(NOW, &token, Duration::from_secs(1)).unwrap();
+
+    let mut attempt = near.attempt_pairing(Some(far_public), token);
+    let link = attempt.next_link().unwrap();
+    let near_offer = offer(1400, Some(Duration::from_secs(120)));
+    let initiator = near.connect_open(NOW, &attempt, link, Intent::Open, near_offer).unwrap();
+    let responder = far.accept_link(NOW, offer(65_535, None)).unwrap();
+    let (opened, accepted) = run(&vectors, ("pair", &OPEN), &mut far, initiator, responder);
+    vectors.check("pair", "bond id", &opened.bond.id().0);
+    check_packets(&vectors, "pair", &opened.keys, &accepted.keys);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use bondwire_core::config::LinkPolicy;
 use bondwire_core::error::{CloseReason, DownReason};
 use bondwire_core::handshake::{Attachment, HandshakeError, Initiator, Intent, Outcome, Step};
 use bondwire_core::id::{BondId, LinkId, Role};
+use bondwire_core::time::Instant;
 use bytes::Bytes;
 
 /// First byte of a handshake message: its top bit.
@@ -147,7 +148,7 @@ impl Host {
             }
             Some(Line::Accepting(responder)) => {
                 match responder.handle_packet(now, &packet, &mut self.endpoint) {
-                    Ok(Step::NewBond { attachment, evicted }) => {
+                    Ok(Step::NewBond { attachment, evicted, .. }) => {
                         evicted.into_iter().for_each(|bond| self.evict(bond));
                         let serial = self.new_bond(stage);
                         self.on_attached(stage, end, serial, &attachment);

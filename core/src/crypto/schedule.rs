@@ -37,7 +37,7 @@ fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Secret {
 }
 
 /// HKDF-Extract with a salt of at most 32 bytes; the input keying material is `parts` one after another.
-fn extract(salt: &[u8], parts: &[&[u8]]) -> Secret {
+pub(crate) fn extract(salt: &[u8], parts: &[&[u8]]) -> Secret {
     let mut key = [0; 32];
     key.iter_mut().zip(salt).for_each(|(to, from)| *to = *from);
     hmac_sha256(&key, parts)

@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::handshake::Refusal;
-use crate::limits::OPENS_PER_SECOND_MAX;
 use crate::time::{Duration, Instant};
 
 /// Counts of an endpoint since it began. Each refused link is in exactly one of them, or in several if it tried
@@ -21,6 +20,8 @@ pub struct EndpointStats {
     pub refused_busy: u64,
     /// Peers whose key is not allowed.
     pub refused_not_allowed: u64,
+    /// Pairings refused: the token is unknown, wrong, used or expired.
+    pub refused_pairing: u64,
     /// Authenticated peers refused for another reason: too many links or bonds, or a link number used twice.
     pub refused_other: u64,
     /// Links that lead back to this host.
@@ -35,7 +36,7 @@ pub struct EndpointStats {
     pub wrong_version: u64,
     /// Handshake messages that are broken, or forged, or out of place.
     pub malformed: u64,
-    /// OPEN1 messages dropped because there were too many of late.
+    /// OPEN1 messages, and proofs of a pairing token, dropped because there were too many of late.
     pub over_budget: u64,
     /// Links that brought too many bytes and no handshake.
     pub too_noisy: u64,
@@ -51,6 +52,7 @@ pub(crate) enum Counter {
     BondOpened,
     LinkJoined,
     Refused(Refusal),
+    WrongToken,
     NoCommonSuite,
     UnknownBond,
     Replay,
@@ -71,6 +73,7 @@ pub(crate) struct Counters {
     links_joined: AtomicUsize,
     refused_busy: AtomicUsize,
     refused_not_allowed: AtomicUsize,
+    refused_pairing: AtomicUsize,
     refused_other: AtomicUsize,
     refused_looped: AtomicUsize,
     no_common_suite: AtomicUsize,
@@ -92,6 +95,9 @@ impl Counters {
             Counter::Refused(Refusal::NotAllowed) => &self.refused_not_allowed,
             Counter::Refused(Refusal::SameKey) => &self.refused_looped,
             Counter::NoCommonSuite | Counter::Refused(Refusal::NoCommonSuite) => &self.no_common_suite,
+            Counter::WrongToken | Counter::Refused(Refusal::TokenUsed | Refusal::TokenExpired) => {
+                &self.refused_pairing
+            }
             Counter::Refused(_) => &self.refused_other,
             Counter::UnknownBond => &self.unknown_bond,
             Counter::Replay => &self.replayed_joins,
@@ -113,6 +119,7 @@ impl Counters {
             links_joined: read(&self.links_joined),
             refused_busy: read(&self.refused_busy),
             refused_not_allowed: read(&self.refused_not_allowed),
+            refused_pairing: read(&self.refused_pairing),
             refused_other: read(&self.refused_other),
             refused_looped: read(&self.refused_looped),
             no_common_suite: read(&self.no_common_suite),
@@ -150,35 +157,37 @@ impl Drop for HalfOpen {
     }
 }
 
-/// How many OPENs may still be answered: a token bucket.
-pub(super) struct OpenBudget {
-    tokens: u32,
+/// How often something may still be done: a token bucket that holds the work of a second.
+pub(super) struct Budget {
+    per_second: u32,
+    left: u32,
     filled_at: Instant,
 }
 
-impl Default for OpenBudget {
-    fn default() -> Self {
-        Self { tokens: OPENS_PER_SECOND_MAX, filled_at: Instant::ZERO }
+impl Budget {
+    pub(super) const fn new(per_second: u32) -> Self {
+        Self { per_second, left: per_second, filled_at: Instant::ZERO }
     }
-}
 
-const TOKEN_INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / OPENS_PER_SECOND_MAX as u64);
+    fn interval(&self) -> Duration {
+        Duration::from_secs(1) / self.per_second
+    }
 
-impl OpenBudget {
     pub(super) fn spend(&mut self, now: Instant) -> bool {
-        let earned = (now - self.filled_at).as_nanos() / TOKEN_INTERVAL.as_nanos();
-        if let Some(tokens) = u32::try_from(earned).ok().and_then(|earned| self.tokens.checked_add(earned))
-            && tokens < OPENS_PER_SECOND_MAX
+        let interval = self.interval();
+        let earned = (now - self.filled_at).as_nanos() / interval.as_nanos();
+        if let Some(left) = u32::try_from(earned).ok().and_then(|earned| self.left.checked_add(earned))
+            && left < self.per_second
         {
-            self.tokens = tokens;
-            // Counts up by whole tokens, so that the fractions of many calls are not lost.
-            self.filled_at += TOKEN_INTERVAL * u32::try_from(earned).unwrap_or(0);
+            self.left = left;
+            // Counts up by whole intervals, so that the fractions of many calls are not lost.
+            self.filled_at += interval * u32::try_from(earned).unwrap_or(0);
         } else {
-            self.tokens = OPENS_PER_SECOND_MAX;
+            self.left = self.per_second;
             self.filled_at = now;
         }
-        let granted = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
+        let granted = self.left > 0;
+        self.left = self.left.saturating_sub(1);
         granted
     }
 }
@@ -187,26 +196,28 @@ impl OpenBudget {
 mod tests {
     use super::*;
 
+    const RATE: u32 = 512;
+
     #[test]
     fn opens_are_answered_at_the_rate_and_no_faster() {
-        let mut budget = OpenBudget::default();
+        let mut budget = Budget::new(RATE);
         let mut now = Instant::from_nanos(77);
         let mut granted = 0;
         for _ in 0..30_000 {
             now += Duration::from_micros(100);
             granted += u32::from(budget.spend(now));
         }
-        let expected = 4 * OPENS_PER_SECOND_MAX;
+        let expected = 4 * RATE;
         assert!((expected - 2..=expected + 2).contains(&granted), "{granted} in three seconds and a burst");
     }
 
     #[test]
     fn a_clock_that_jumps_back_does_not_fill_or_lock_the_budget() {
-        let mut budget = OpenBudget::default();
+        let mut budget = Budget::new(RATE);
         let late = Instant::from_nanos(1 << 60);
         while budget.spend(late) {}
         assert!(!budget.spend(Instant::ZERO));
-        assert!(budget.spend(late + TOKEN_INTERVAL));
+        assert!(budget.spend(late + budget.interval()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use crate::crypto::{BondKeys, BondOrigin};
-use crate::handshake::{Acceptance, Intent, Refusal};
+use crate::handshake::{Acceptance, Intent, Refusal, TokenId};
 use crate::id::{BondId, LinkId, PublicKey};
 use crate::limits::{
     BONDS_MAX, BONDS_PER_PEER_MAX, ENDED_ATTEMPTS_MAX, HANDSHAKE_TIMEOUT, JOIN_WINDOW, LINKS_MAX,
@@ -18,6 +18,8 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) attempt: [u8; 16],
     pub(crate) link: LinkId,
     pub(crate) intent: Intent,
+    /// The token that the initiator has proved, too.
+    pub(crate) token: Option<TokenId>,
     pub(crate) initiator_random: &'a [u8; 32],
     pub(crate) responder_random: &'a [u8; 32],
 }
@@ -277,6 +279,7 @@ mod tests {
             attempt: id,
             link: LinkId(link),
             intent: Intent::Open,
+            token: None,
             initiator_random: &random,
             responder_random: &[link as u8; 32],
         };

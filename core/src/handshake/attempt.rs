@@ -4,6 +4,7 @@ use core::fmt;
 
 use rand_core::RngCore;
 
+use super::token::PairingToken;
 use crate::crypto::{Secret, secret_from};
 use crate::id::{LinkId, PublicKey};
 use crate::limits::LINK_ID_MAX;
@@ -16,6 +17,8 @@ pub struct Attempt {
     peer: Option<PublicKey>,
     pub(super) id: [u8; 16],
     pub(super) random: Secret,
+    /// What pairs the two hosts, until they know each other's key.
+    pub(super) token: Option<PairingToken>,
     next_link: u32,
 }
 
@@ -25,7 +28,12 @@ impl Attempt {
     pub fn new(rng: &mut impl RngCore, peer: Option<PublicKey>) -> Self {
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
-        Self { peer, id, random: secret_from(rng), next_link: 0 }
+        Self { peer, id, random: secret_from(rng), token: None, next_link: 0 }
+    }
+
+    /// An attempt to bond with the host that gave out `token`, and has the key `peer` if that is known.
+    pub fn pairing(rng: &mut impl RngCore, peer: Option<PublicKey>, token: PairingToken) -> Self {
+        Self { token: Some(token), ..Self::new(rng, peer) }
     }
 
     /// The peer wanted.

@@ -12,6 +12,7 @@ use super::attempt::Attempt;
 use super::flight::Flight;
 use super::message::{self, Hint, Join1, Join2, Kind, Open2, Open3, Open4, Suites};
 use super::noise::{Noise, Split};
+use super::token::PairingToken;
 use super::watch::Watch;
 use super::{Attachment, HandshakeError, Intent, LinkOffer, Parameters, Refusal, Stage};
 use crate::crypto::{BondKeys, BondOrigin, LinkKeys, StaticSecret, Suite, secret_from};
@@ -91,10 +92,17 @@ impl Initiator {
         link: LinkId,
         intent: Intent,
     ) -> Result<Self, HandshakeError> {
-        let prologue = [message::OPEN_PROLOGUE, &message::OPEN1_PREFIX];
-        let mut noise = Noise::open(Role::Initiator, dial.secret, &secret_from(dial.rng), &prologue)?;
-        let mut open1 = message::OPEN1_PREFIX.to_vec();
-        noise.write(&message::open1_payload(&dial.suites), &mut open1)?;
+        // To check a bond the hosts need no token: they know each other by then.
+        let token = attempt.token.as_ref().filter(|_| intent == Intent::Open);
+        let prefix = message::open1_prefix(token.map(PairingToken::id));
+        let prologue = [message::OPEN_PROLOGUE, &prefix];
+        let psk = token.map(PairingToken::psk);
+        let ephemeral = secret_from(dial.rng);
+        let mut noise = Noise::open(Role::Initiator, dial.secret, &ephemeral, &prologue, psk.as_ref())?;
+        // A pattern with a pre-shared key puts a tag behind the first payload.
+        let overhead_bytes = prefix.len() + 32 + if psk.is_some() { 16 } else { 0 };
+        let mut open1 = prefix.to_vec();
+        noise.write(&message::open1_payload(&dial.suites, overhead_bytes), &mut open1)?;
         let exchange = Exchange::Opening {
             noise,
             secret: dial.secret.clone(),
@@ -321,6 +329,11 @@ impl Initiator {
         let suspicion = match (Hint::decode(body), &self.exchange) {
             (Some(Hint::UnknownBond(id)), Exchange::Joining { bond, .. }) if bond.id() == id => {
                 Some(HandshakeError::UnknownBond { bond: id })
+            }
+            (Some(Hint::UnknownToken(id)), Exchange::Opening { attempt, .. })
+                if attempt.token.as_ref().is_some_and(|token| token.id() == id) =>
+            {
+                Some(HandshakeError::UnknownToken)
             }
             (Some(Hint::Version(theirs)), Exchange::Opening { .. } | Exchange::Joining { .. })
                 if theirs != message::VERSION =>

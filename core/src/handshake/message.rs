@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use super::{Intent, Parameters, Refusal};
+use super::{Intent, Parameters, Refusal, TokenId};
 use crate::crypto::Suite;
 use crate::id::{BondId, LinkId};
 use crate::limits::{HANDSHAKE_FIRST_MESSAGE_BYTES, LINK_ID_MAX, REFUSAL_TEXT_MAX_BYTES};
@@ -37,13 +37,39 @@ impl Kind {
     }
 }
 
-/// Bytes of OPEN1 before its Noise message: kind, version, flags.
-pub(super) const OPEN1_PREFIX_BYTES: usize = 3;
+/// Most bytes of OPEN1 before its Noise message: kind, version, flags, and the name of a pairing token.
+const OPEN1_PREFIX_MAX_BYTES: usize = 11;
 /// Bytes of JOIN1 before its Noise message: kind, version, bond id.
 pub(super) const JOIN1_PREFIX_BYTES: usize = 18;
 
-/// What starts an OPEN in the clear. No flag has a meaning in version 1.
-pub(super) const OPEN1_PREFIX: [u8; OPEN1_PREFIX_BYTES] = [Kind::Open1 as u8, VERSION, 0];
+/// Flag of OPEN1: the name of a pairing token follows, and the token goes into the handshake. No other flag has a
+/// meaning in version 1.
+const FLAG_PAIRING: u8 = 1;
+
+/// What starts an OPEN in the clear.
+pub(super) type Open1Prefix = SmallVec<[u8; OPEN1_PREFIX_MAX_BYTES]>;
+
+/// The clear bytes of an OPEN, which pairs with the token `token` if that is given.
+pub(super) fn open1_prefix(token: Option<TokenId>) -> Open1Prefix {
+    let mut prefix = Open1Prefix::from_slice(&[Kind::Open1 as u8, VERSION, 0]);
+    if let Some(TokenId(id)) = token {
+        prefix[2] = FLAG_PAIRING;
+        prefix.extend_from_slice(&id);
+    }
+    prefix
+}
+
+/// Splits an OPEN1 of this version into its clear bytes and its Noise message, and names the token it pairs with.
+pub(super) fn split_open1(packet: &[u8]) -> Option<(&[u8], &[u8], Option<TokenId>)> {
+    let mut rest = packet.get(2..)?;
+    let token = match byte(&mut rest)? {
+        0 => None,
+        FLAG_PAIRING => Some(TokenId(array(&mut rest)?)),
+        _ => return None,
+    };
+    let (prefix, message) = packet.split_at(packet.len() - rest.len());
+    Some((prefix, message, token))
+}
 
 /// What starts a JOIN in the clear.
 pub(super) fn join1_prefix(bond: BondId) -> [u8; JOIN1_PREFIX_BYTES] {
@@ -75,11 +101,12 @@ fn take_suites(input: &mut &[u8]) -> Option<Suites> {
     Some(suites.iter().filter_map(|suite| Suite::from_wire(*suite)).collect())
 }
 
-/// Payload of OPEN1, in the clear but hashed: the suites on offer, then padding up to the size of a first message.
-pub(super) fn open1_payload(suites: &[Suite]) -> Vec<u8> {
+/// Payload of OPEN1, hashed and to be read by anyone: the suites on offer, then padding up to the size of a first
+/// message; `overhead_bytes` is what stands around it.
+pub(super) fn open1_payload(suites: &[Suite], overhead_bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(HANDSHAKE_FIRST_MESSAGE_BYTES);
     put_suites(suites, &mut out);
-    out.resize(HANDSHAKE_FIRST_MESSAGE_BYTES.saturating_sub(OPEN1_PREFIX_BYTES + 32), 0);
+    out.resize(HANDSHAKE_FIRST_MESSAGE_BYTES.saturating_sub(overhead_bytes), 0);
     out
 }
 
@@ -280,6 +307,8 @@ pub(super) enum Hint {
     UnknownBond(BondId),
     /// The version asked for is not spoken here, but this one is.
     Version(u8),
+    /// No pairing token has this name here.
+    UnknownToken(TokenId),
 }
 
 impl Hint {
@@ -291,6 +320,10 @@ impl Hint {
                 out.extend_from_slice(&bond.0);
             }
             Self::Version(version) => out.extend_from_slice(&[2, version]),
+            Self::UnknownToken(token) => {
+                out.push(3);
+                out.extend_from_slice(&token.0);
+            }
         }
         out
     }
@@ -300,6 +333,7 @@ impl Hint {
         Some(match varint(&mut input)? {
             1 => Self::UnknownBond(BondId(array(&mut input)?)),
             2 => Self::Version(byte(&mut input)?),
+            3 => Self::UnknownToken(TokenId(array(&mut input)?)),
             _ => return None,
         })
     }

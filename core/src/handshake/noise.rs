@@ -18,6 +18,8 @@ use crate::id::{PublicKey, Role};
 use crate::limits::HANDSHAKE_MESSAGE_MAX_BYTES;
 
 const OPEN_PATTERN: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
+/// The static keys are as well protected as without the token: it goes in behind the last of them.
+const PAIR_PATTERN: &str = "Noise_XXpsk3_25519_ChaChaPoly_SHA256";
 const JOIN_PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 
 /// A message does not fit this exchange. Which part of it does not is nobody's business.
@@ -63,18 +65,23 @@ impl Split {
 pub(super) struct Noise(HandshakeState);
 
 impl Noise {
-    /// An exchange that opens a bond.
+    /// An exchange that opens a bond, and pairs its ends if there is a `psk`.
     pub(super) fn open(
         role: Role,
         secret: &StaticSecret,
         ephemeral: &Secret,
         prologue: &[&[u8]],
+        psk: Option<&Secret>,
     ) -> Result<Self, NoiseFault> {
         let prologue = prologue.concat();
         let private = secret.to_bytes();
-        let builder = Builder::with_resolver(OPEN_PATTERN.parse()?, resolver(ephemeral))
+        let pattern = if psk.is_some() { PAIR_PATTERN } else { OPEN_PATTERN };
+        let mut builder = Builder::with_resolver(pattern.parse()?, resolver(ephemeral))
             .local_private_key(&*private)?
             .prologue(&prologue)?;
+        if let Some(psk) = psk {
+            builder = builder.psk(3, psk)?;
+        }
         Self::build(role, builder)
     }
 

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::message::{self, Kind, OPEN1_PREFIX_BYTES, Open2};
+use super::message::{self, Kind, Open2};
 use super::noise::{Noise, NoiseFault, Split};
 use super::{Attachment, Parameters};
 use crate::crypto::{BondKeys, LinkKeys, Secret, Suite};
-use crate::endpoint::Identity;
+use crate::endpoint::{Identity, PairingTicket};
 use crate::id::{LinkId, PublicKey, Role};
 
 /// An OPEN under way, with all that is needed to compute it again.
@@ -17,6 +17,8 @@ pub(super) struct Opening {
     pub(super) ephemeral: Secret,
     pub(super) open1: Bytes,
     pub(super) open2: Open2,
+    /// The token that is to pair the ends.
+    pub(super) pairing: Option<PairingTicket>,
 }
 
 impl Opening {
@@ -25,11 +27,13 @@ impl Opening {
         identity: &Identity,
         ephemeral: &Secret,
         open1: &[u8],
+        pairing: Option<&PairingTicket>,
         respond: impl FnOnce(&[u8]) -> Option<Open2>,
     ) -> Result<(Noise, Open2, Vec<u8>), NoiseFault> {
-        let (prefix, message) = open1.split_at_checked(OPEN1_PREFIX_BYTES).ok_or(NoiseFault)?;
+        let (prefix, message, _) = message::split_open1(open1).ok_or(NoiseFault)?;
         let prologue = [message::OPEN_PROLOGUE, prefix];
-        let mut noise = Noise::open(Role::Responder, &identity.secret, ephemeral, &prologue)?;
+        let psk = pairing.map(|ticket| &ticket.psk);
+        let mut noise = Noise::open(Role::Responder, &identity.secret, ephemeral, &prologue, psk)?;
         let open2 = respond(&noise.read(message)?).ok_or(NoiseFault)?;
         let mut answer = alloc::vec![Kind::Open2 as u8];
         noise.write(&open2.encode(), &mut answer)?;
@@ -41,7 +45,8 @@ impl Opening {
     pub(super) fn restore(&mut self, identity: &Identity) -> Result<(), NoiseFault> {
         let Open2 { suite, random, parameters } = self.open2;
         let same = |_: &[u8]| Some(Open2 { suite, random, parameters });
-        (self.noise, ..) = Self::begin(identity, &self.ephemeral, &self.open1, same)?;
+        let pairing = self.pairing.as_ref();
+        (self.noise, ..) = Self::begin(identity, &self.ephemeral, &self.open1, pairing, same)?;
         Ok(())
     }
 }

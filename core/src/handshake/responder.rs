@@ -19,7 +19,7 @@ use super::message::{self, Hint, JOIN1_PREFIX_BYTES, Join1, Join2, Kind, Open2, 
 use super::noise::Noise;
 use super::opening::{Opening, Proven};
 use super::watch::Watch;
-use super::{Attachment, HandshakeError, LinkOffer, Refusal, Stage};
+use super::{Attachment, HandshakeError, Intent, LinkOffer, Refusal, Stage, TokenId};
 use crate::crypto::{BondKeys, Suite, secret_from};
 use crate::endpoint::{Counter, Endpoint, HalfOpen, Identity, JoinTicket, OpenRequest, choose_suite};
 use crate::id::{BondId, LinkId, PublicKey, Role};
@@ -50,6 +50,8 @@ pub enum Step {
         attachment: Box<Attachment>,
         /// Older bonds of the same peer that make way: they had no links, or there were too many. End them.
         evicted: Vec<BondId>,
+        /// The token that paired the hosts: the peer's key is allowed from now on. A plain OPEN has none.
+        token: Option<TokenId>,
     },
     /// The link joined a bond that exists.
     LinkJoined(Box<Attachment>),
@@ -207,11 +209,20 @@ impl Responder {
         if let Err(counter) = self.begin(packet) {
             return self.ignore(Some(counter));
         }
-        if !packet.starts_with(&message::OPEN1_PREFIX) {
+        let Some((_, _, token)) = message::split_open1(packet) else {
             return self.ignore(Some(Counter::Malformed));
-        }
-        if !endpoint.with(|endpoint| endpoint.spend_open(now)) {
+        };
+        let (granted, pairing) = endpoint.with(|endpoint| {
+            (endpoint.spend_open(now), token.and_then(|token| endpoint.pairing_ticket(token)))
+        });
+        if !granted {
             return self.ignore(Some(Counter::OverBudget));
+        }
+        if let Some(token) = token
+            && pairing.is_none()
+        {
+            self.outbox = Some(Hint::UnknownToken(token).encode().into());
+            return self.ignore(Some(Counter::WrongToken));
         }
         let ephemeral = secret_from(&mut self.rng);
         let mut random = [0; 32];
@@ -221,7 +232,8 @@ impl Responder {
             let suite = choose_suite(&message::read_open1_payload(payload)?, &suites);
             Some(Open2 { suite, random, parameters: offer.parameters })
         };
-        let Ok((noise, open2, answer)) = Opening::begin(&self.identity, &ephemeral, packet, respond) else {
+        let begun = Opening::begin(&self.identity, &ephemeral, packet, pairing.as_ref(), respond);
+        let Ok((noise, open2, answer)) = begun else {
             return self.ignore(Some(Counter::Malformed));
         };
         if open2.suite.is_none() {
@@ -230,7 +242,7 @@ impl Responder {
         self.answered.clear();
         self.answer(packet, answer);
         let open1 = Bytes::copy_from_slice(packet);
-        self.state = State::Opening(Box::new(Opening { noise, ephemeral, open1, open2 }));
+        self.state = State::Opening(Box::new(Opening { noise, ephemeral, open1, open2, pairing }));
         Ok(Step::Wait)
     }
 
@@ -261,6 +273,11 @@ impl Responder {
         let State::Opening(opening) = &mut self.state else { return Ok(Step::Wait) };
         // An initiator that sees no common suite ends the exchange, so this is not from one.
         let Some(suite) = opening.open2.suite else { return self.ignore(Some(Counter::Malformed)) };
+        let pairs = opening.pairing.is_some();
+        // The genuine initiator repeats its OPEN3, so that it gets through when the flood of wrong ones is over.
+        if pairs && !endpoint.with(|endpoint| endpoint.spend_pairing_proof(now)) {
+            return self.ignore(Some(Counter::OverBudget));
+        }
         let Ok(payload) = opening.noise.read(body) else {
             if self.exchanges_left > 0 {
                 self.exchanges_left -= 1;
@@ -268,9 +285,9 @@ impl Responder {
             } else {
                 self.state = State::Listening;
             }
-            return self.ignore(Some(Counter::Malformed));
+            return self.ignore(Some(if pairs { Counter::WrongToken } else { Counter::Malformed }));
         };
-        let random = opening.open2.random;
+        let (random, token) = (opening.open2.random, opening.pairing.as_ref().map(|ticket| ticket.id));
         let State::Opening(opening) = core::mem::replace(&mut self.state, State::Listening) else {
             return Ok(Step::Wait);
         };
@@ -280,6 +297,8 @@ impl Responder {
         let malformed = HandshakeError::Malformed { what: "OPEN3" };
         let open3 =
             Open3::decode(&payload).ok_or(malformed).inspect_err(|_| self.count(Counter::Malformed))?;
+        // To check a bond nobody needs a token.
+        let token = token.filter(|_| open3.intent == Intent::Open);
 
         let decision = endpoint.with(|endpoint| {
             endpoint.decide_open(&OpenRequest {
@@ -288,18 +307,20 @@ impl Responder {
                 attempt: open3.attempt,
                 link: open3.link,
                 intent: open3.intent,
+                token,
                 initiator_random: &open3.random,
                 responder_random: &random,
             })
         });
         let proven = Proven { peer, link: open3.link, suite, parameters: open3.parameters, split };
-        self.conclude_open(packet, proven, decision)
+        self.conclude_open(packet, proven, token, decision)
     }
 
     fn conclude_open(
         &mut self,
         packet: &[u8],
         proven: Proven,
+        token: Option<TokenId>,
         decision: Result<Acceptance, Refusal>,
     ) -> Result<Step, HandshakeError> {
         let verdict = match &decision {
@@ -315,7 +336,7 @@ impl Responder {
             Ok(Acceptance::Bond { keys, opener, new, evicted, .. }) => {
                 let attachment = Box::new(proven.attach(keys, opener, None));
                 self.attached(if new { Counter::BondOpened } else { Counter::LinkJoined });
-                if new { Step::NewBond { attachment, evicted } } else { Step::LinkJoined(attachment) }
+                if new { Step::NewBond { attachment, evicted, token } } else { Step::LinkJoined(attachment) }
             }
             Ok(Acceptance::Checked { bond, known }) => Step::Checked { bond, known },
             Err(reason) => self.refuse(proven.peer, reason),

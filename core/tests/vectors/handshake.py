@@ -105,17 +105,29 @@ def packets(suite, secrets):
     return out
 
 
-def open_bond(i):
-    prefix = bytes([0x81, 1, 0])
-    noise = Symmetric(b"Noise_XX_25519_ChaChaPoly_SHA256", b"bondwire 1" + prefix)
+def pairing(i):
+    root = mac(b"bondwire pair", i["pairing token"])
+    return expand(root, b"bondwire pair id", 8), expand(root, b"bondwire pair psk")
+
+
+def open_bond(i, token=None):
+    """An OPEN; with the id and the key of a token, one that pairs."""
+    prefix = bytes([0x81, 1, 0]) if token is None else bytes([0x81, 1, 1]) + token[0]
+    pattern = b"XX" if token is None else b"XXpsk3"
+    noise = Symmetric(b"Noise_" + pattern + b"_25519_ChaChaPoly_SHA256", b"bondwire 1" + prefix)
     s_i, s_r = i["initiator static private"], i["responder static private"]
     e_i, e_r = i["OPEN initiator ephemeral private"], i["OPEN responder ephemeral private"]
 
-    payload = bytes([2, 1, 2]).ljust(FIRST_MESSAGE_BYTES - 3 - 32, b"\0")
+    tag_bytes = 0 if token is None else 16
+    payload = bytes([2, 1, 2]).ljust(FIRST_MESSAGE_BYTES - len(prefix) - 32 - tag_bytes, b"\0")
     noise.mix_hash(public(e_i))
+    if token is not None:
+        noise.mix_key(public(e_i))
     open1 = prefix + public(e_i) + noise.encrypt_and_hash(payload)
 
     noise.mix_hash(public(e_r))
+    if token is not None:
+        noise.mix_key(public(e_r))
     noise.mix_key(dh(e_r, public(e_i)))
     static = noise.encrypt_and_hash(public(s_r))
     noise.mix_key(dh(s_r, public(e_i)))
@@ -124,6 +136,8 @@ def open_bond(i):
 
     static = noise.encrypt_and_hash(public(s_i))
     noise.mix_key(dh(s_i, public(e_r)))
+    if token is not None:
+        noise.mix_key_and_hash(token[1])
     payload = i["initiator random"] + i["attempt id"] + varint(0) + b"\0" + parameters(1400, 5000, 100, 120_000, 4096)
     open3 = b"\x83" + static + noise.encrypt_and_hash(payload)
     secrets = noise.split()
@@ -191,7 +205,9 @@ def main():
     path = pathlib.Path(__file__).with_suffix(".json")
     inputs = {name: bytes.fromhex(value) for name, value in json.loads(path.read_text())["inputs"].items()}
     bond, opened = open_bond(inputs)
-    parts = {"inputs": inputs, "open": opened, "join": join_bond(inputs, bond), "none": plain()}
+    token = pairing(inputs)
+    paired = {"token id": token[0], "pre-shared key": token[1], **open_bond(inputs, token)[1]}
+    parts = {"inputs": inputs, "open": opened, "pair": paired, "join": join_bond(inputs, bond), "none": plain()}
     text = {part: {name: value.hex() for name, value in values.items()} for part, values in parts.items()}
     path.write_text(json.dumps(text, indent=2) + "\n")
 

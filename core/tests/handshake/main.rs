@@ -1,238 +1,26 @@
 //! Handshakes between two endpoints over links with every kind of fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::VecDeque;
+mod pairing;
+mod wire;
+
 use std::sync::Mutex;
 
-use bondwire_core::crypto::{BondKeys, Opener, PortableAead, Sealer, StaticSecret, Suite};
-use bondwire_core::endpoint::{AllowedPeers, Endpoint, EndpointConfig, EndpointStats};
+use bondwire_core::crypto::Suite;
+use bondwire_core::endpoint::{AllowedPeers, Endpoint, EndpointConfig};
 use bondwire_core::handshake::{
-    Attachment, Attempt, EndpointAccess, HandshakeError, Initiator, Intent, LinkOffer, Outcome, Parameters,
-    Refusal, Responder, Stage, Step,
+    EndpointAccess, HandshakeError, Intent, LinkOffer, Outcome, Refusal, Stage, Step,
 };
-use bondwire_core::id::{LinkId, PublicKey, Role};
+use bondwire_core::id::{LinkId, Role};
 use bondwire_core::limits::{
     HALF_OPEN_LINKS_MAX, HANDSHAKE_FIRST_MESSAGE_BYTES, HANDSHAKE_GRACE, HANDSHAKE_LINK_MAX_BYTES,
     HANDSHAKE_MESSAGE_MAX_BYTES, HANDSHAKE_TIMEOUT, OPENS_PER_SECOND_MAX,
 };
-use bondwire_core::time::{Duration, Instant};
+use bondwire_core::time::Duration;
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
-
-const START: Instant = Instant::from_nanos(1_000_000_000);
-
-fn secret(of: u8) -> StaticSecret {
-    StaticSecret::from_bytes([of; 32])
-}
-
-fn key(of: u8) -> PublicKey {
-    secret(of).public_key()
-}
-
-/// Host 1 dials; host 2 listens and allows host 1.
-struct Hosts {
-    near: Endpoint,
-    far: Endpoint,
-}
-
-impl Hosts {
-    fn new() -> Self {
-        Self::with(|_, _| {})
-    }
-
-    fn with(configure: impl FnOnce(&mut EndpointConfig, &mut EndpointConfig)) -> Self {
-        let (mut near, mut far) = (EndpointConfig::new(secret(1)), EndpointConfig::new(secret(2)));
-        far.allowed = AllowedPeers::Only([key(1)].into());
-        configure(&mut near, &mut far);
-        Self { near: Endpoint::new(near, [3; 32]), far: Endpoint::new(far, [4; 32]) }
-    }
-
-    fn attempt(&mut self) -> Attempt {
-        self.near.attempt(Some(key(2)))
-    }
-
-    fn open(&mut self, attempt: &mut Attempt) -> Initiator {
-        let link = attempt.next_link().unwrap();
-        self.near.connect_open(START, attempt, link, Intent::Open, offer()).unwrap()
-    }
-
-    fn join(&mut self, attempt: &mut Attempt, bond: &BondKeys) -> Initiator {
-        let link = attempt.next_link().unwrap();
-        self.near.connect_join(START, key(2), bond, link, Some(LinkId(0)), offer()).unwrap()
-    }
-
-    fn accept(&mut self) -> Responder {
-        self.far.accept_link(START, offer()).unwrap()
-    }
-
-    /// A bond with its first link.
-    fn bond(&mut self) -> (Attempt, Attachment) {
-        let mut attempt = self.attempt();
-        let mut wire = Wire::new(self.open(&mut attempt), self.accept());
-        let ends = wire.run(&mut self.far).unwrap();
-        (attempt, *ends.near)
-    }
-
-    fn stats(&self) -> EndpointStats {
-        self.far.stats()
-    }
-}
-
-fn offer() -> LinkOffer {
-    LinkOffer {
-        parameters: Parameters { mtu_bytes: 1400, ..Parameters::default() },
-        plaintext_allowed: false,
-    }
-}
-
-/// What happens to a message on its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Arrives,
-    IsLost,
-    ComesTwice,
-    /// Overtaken by the next message of its direction, or late by a repeat.
-    ComesLate,
-}
-
-const FATES: [Fate; 4] = [Fate::Arrives, Fate::IsLost, Fate::ComesTwice, Fate::ComesLate];
-
-/// One direction of a link.
-#[derive(Default)]
-struct Lane {
-    queue: VecDeque<Bytes>,
-    late: Option<Bytes>,
-}
-
-impl Lane {
-    fn put(&mut self, fate: Fate, message: Bytes) {
-        match fate {
-            Fate::IsLost => {}
-            Fate::ComesLate => self.late = Some(message),
-            Fate::ComesTwice => self.queue.extend([message.clone(), message]),
-            Fate::Arrives => self.queue.push_back(message),
-        }
-        if fate != Fate::ComesLate {
-            self.queue.extend(self.late.take());
-        }
-    }
-}
-
-/// A link in the middle of its handshake, in virtual time.
-struct Wire {
-    now: Instant,
-    initiator: Initiator,
-    responder: Responder,
-    outward: Lane,
-    back: Lane,
-    /// Of the first messages, in the order of sending; later ones arrive.
-    fates: VecDeque<Fate>,
-    sent: Vec<(Role, Bytes)>,
-}
-
-struct Ends {
-    near: Box<Attachment>,
-    far: Box<Attachment>,
-    new_bond: bool,
-}
-
-impl Wire {
-    fn new(initiator: Initiator, responder: Responder) -> Self {
-        let (outward, back) = (Lane::default(), Lane::default());
-        Self { now: START, initiator, responder, outward, back, fates: VecDeque::new(), sent: Vec::new() }
-    }
-
-    fn fate(&mut self) -> Fate {
-        self.fates.pop_front().unwrap_or(Fate::Arrives)
-    }
-
-    /// Until the initiator is attached.
-    fn run(&mut self, far: &mut Endpoint) -> Result<Ends, HandshakeError> {
-        let mut attached = None;
-        match self.run_to_outcome(far, |step| match step {
-            Step::NewBond { attachment, .. } => assert!(attached.replace((attachment, true)).is_none()),
-            Step::LinkJoined(attachment) => assert!(attached.replace((attachment, false)).is_none()),
-            _ => {}
-        })? {
-            Outcome::Attached(near) => {
-                let (far, new_bond) = attached.expect("the responder attached before the initiator");
-                Ok(Ends { near, far, new_bond })
-            }
-            Outcome::Known(bond) => panic!("asked for no check of {bond}"),
-        }
-    }
-
-    fn run_to_outcome(
-        &mut self,
-        far: &mut Endpoint,
-        mut on_step: impl FnMut(Step),
-    ) -> Result<Outcome, HandshakeError> {
-        loop {
-            let mut moved = false;
-            while let Some(message) = self.initiator.poll_transmit(self.now) {
-                self.sent.push((Role::Initiator, message.clone()));
-                let fate = self.fate();
-                self.outward.put(fate, message);
-                moved = true;
-            }
-            while let Some(message) = self.outward.queue.pop_front() {
-                on_step(far.handle_packet(self.now, &mut self.responder, &message)?);
-                while let Some(answer) = self.responder.poll_transmit(self.now) {
-                    self.sent.push((Role::Responder, answer.clone()));
-                    let fate = self.fate();
-                    self.back.put(fate, answer);
-                }
-                moved = true;
-            }
-            while let Some(message) = self.back.queue.pop_front() {
-                if let Some(outcome) = self.initiator.handle_packet(self.now, &message)? {
-                    return Ok(outcome);
-                }
-                moved = true;
-            }
-            if !moved {
-                self.now = self.initiator.poll_timeout().expect("it waits for something");
-                self.initiator.handle_timeout(self.now)?;
-                self.outward.queue.extend(self.outward.late.take());
-                self.back.queue.extend(self.back.late.take());
-            }
-        }
-    }
-}
-
-fn drive(far: &mut Endpoint, initiator: Initiator, responder: Responder) -> Result<Ends, HandshakeError> {
-    Wire::new(initiator, responder).run(far)
-}
-
-/// Both ends hold the same link of the same bond, and what one seals, the other opens.
-fn assert_match(ends: &Ends) {
-    let Ends { near, far, .. } = ends;
-    assert_eq!((near.role, far.role), (Role::Initiator, Role::Responder));
-    assert_eq!((near.peer, far.peer), (key(2), key(1)));
-    assert_eq!((near.bond.id(), near.link, near.opener), (far.bond.id(), far.link, far.opener));
-    assert_eq!(near.replaces, far.replaces);
-    assert_eq!(near.keys.suite(), far.keys.suite());
-    assert_eq!(near.bond.close_mac(Role::Initiator, 1, b""), far.bond.close_mac(Role::Initiator, 1, b""));
-    assert_eq!(near.peer_parameters.mtu_bytes, 1400);
-    assert_eq!(far.peer_parameters.mtu_bytes, 1400);
-    assert_talk(near, far);
-    assert_talk(far, near);
-}
-
-fn assert_talk(from: &Attachment, to: &Attachment) {
-    let mut sealer = Sealer::new(&from.keys, from.role, &PortableAead);
-    let mut opener = Opener::new(&to.keys, to.role, &PortableAead);
-    let mut packet = *b"\0\0hello, other end________________";
-    let len = sealer.seal(&mut packet[..2 + 15 + 16], 2, 0, 0).unwrap();
-    let opened = opener.open(&mut packet[..len]).unwrap();
-    assert_eq!(&packet[opened.header_len..][..opened.payload_len], b"hello, other en");
-}
-
-/// Every sequence of fates of the first `len` messages.
-fn fates(len: u32) -> impl Iterator<Item = VecDeque<Fate>> {
-    (0..4_usize.pow(len)).map(move |n| (0..len).map(|i| FATES[n / 4_usize.pow(i) % 4]).collect())
-}
+use wire::{Ends, Fate, Hosts, START, Wire, assert_match, drive, fates, key, offer, secret};
 
 // ---- Loss, duplicates, order
 
@@ -568,7 +356,9 @@ fn links_that_open_at_once_lead_to_one_bond() {
         for link in [first, 1 - first] {
             let wire = &mut wires[link];
             let far = match hosts.far.handle_packet(START, &mut wire.responder, &open3s[link]).unwrap() {
-                Step::NewBond { attachment, evicted } if link == first && evicted.is_empty() => attachment,
+                Step::NewBond { attachment, evicted, .. } if link == first && evicted.is_empty() => {
+                    attachment
+                }
                 Step::LinkJoined(attachment) if link != first => attachment,
                 step => panic!("{step:?} on link {link}, opened by {first}"),
             };
@@ -610,7 +400,7 @@ fn a_restarted_peer_gets_a_new_bond_in_place_of_its_stale_one() {
         let mut attempt = hosts.attempt();
         let mut wire = Wire::new(hosts.open(&mut attempt), hosts.accept());
         let outcome = wire.run_to_outcome(&mut hosts.far, |step| {
-            if let Step::NewBond { attachment, evicted } = step {
+            if let Step::NewBond { attachment, evicted, .. } = step {
                 bonds.push(attachment.bond.id());
                 evictions.extend(evicted);
             }
