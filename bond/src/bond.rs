@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bondwire_core::config::LinkPolicy;
 use bondwire_core::error::code;
 use bondwire_core::event::{LinkSnapshot, Stats};
+use bondwire_core::handshake::{PairingToken, TokenId};
 use bondwire_core::id::{Class, LinkId, PublicKey, Role};
 use bondwire_core::streams::{OpenError, StreamStats};
 use bondwire_core::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::BondConfig;
-use crate::connector::Connector;
+use crate::connector::{Connector, Wanted};
 use crate::driver::shared::{Clock, Shared, State};
 use crate::driver::timer;
 use crate::error::{AddLinkError, CloseReason, NoSuchLink, OpenStreamError, SendDatagramError};
@@ -56,6 +57,7 @@ use crate::stream::BondStream;
 pub struct Bond {
     handle: Handle,
     connector: Option<Arc<Connector>>,
+    paired_by: Option<TokenId>,
 }
 
 /// What keeps a bond alive: every [`Bond`] and every stream has one.
@@ -97,7 +99,7 @@ impl Bond {
     /// # Errors
     /// [`NoEntropy`] if the operating system gives no random bytes.
     pub fn connect(identity: &Identity, peer: PublicKey, config: BondConfig) -> Result<Self, NoEntropy> {
-        Self::connect_to(identity, Some(peer), config)
+        Self::connect_to(identity, Wanted::Peer(peer), config)
     }
 
     /// The same to whoever answers: encrypted, but any host on the way can be the peer. Say so to your user.
@@ -105,23 +107,37 @@ impl Bond {
     /// # Errors
     /// [`NoEntropy`] if the operating system gives no random bytes.
     pub fn connect_to_anyone(identity: &Identity, config: BondConfig) -> Result<Self, NoEntropy> {
-        Self::connect_to(identity, None, config)
+        Self::connect_to(identity, Wanted::Anyone, config)
     }
 
-    fn connect_to(
+    /// A bond to the host that made `token` with [`Listener::new_pairing_token`](crate::Listener::new_pairing_token), and
+    /// does not know this host's key yet. Name that host's key as `peer` if it came with the token: then even who stole
+    /// the token cannot pose as that host. Without it the token alone proves the host.
+    ///
+    /// The token serves this bond only. Once a link is up, [`peer`](Self::peer) is the key to remember; later bonds
+    /// [`connect`](Self::connect) to it. A token that is unknown, used or expired shows as a refusal of every link.
+    ///
+    /// # Errors
+    /// [`NoEntropy`] if the operating system gives no random bytes.
+    pub fn connect_paired(
         identity: &Identity,
         peer: Option<PublicKey>,
+        token: PairingToken,
         config: BondConfig,
     ) -> Result<Self, NoEntropy> {
-        let shared = Shared::new(Clock::start(), Role::Initiator, peer, config.engine.clone());
-        let connector = Connector::new(identity, peer, config, shared.clone())?;
+        Self::connect_to(identity, Wanted::Paired { peer, token }, config)
+    }
+
+    fn connect_to(identity: &Identity, wanted: Wanted, config: BondConfig) -> Result<Self, NoEntropy> {
+        let shared = Shared::new(Clock::start(), Role::Initiator, wanted.peer(), config.engine.clone());
+        let connector = Connector::new(identity, wanted, config, shared.clone())?;
         tokio::spawn(timer::run(shared.clone()));
-        Ok(Self { handle: Handle::new(shared), connector: Some(Arc::new(connector)) })
+        Ok(Self { handle: Handle::new(shared), connector: Some(Arc::new(connector)), paired_by: None })
     }
 
     /// A bond that was accepted; its timer task is the caller's business.
-    pub(crate) fn accepted(shared: Arc<Shared>) -> Self {
-        Self { handle: Handle::new(shared), connector: None }
+    pub(crate) fn accepted(shared: Arc<Shared>, paired_by: Option<TokenId>) -> Self {
+        Self { handle: Handle::new(shared), connector: None, paired_by }
     }
 
     /// Adds a link: runs the handshake on it and answers its number once both ends have agreed. The first links open
@@ -164,6 +180,12 @@ impl Bond {
     /// The other end's key. On a bond to anyone it is known once the first link is up.
     pub fn peer(&self) -> Option<PublicKey> {
         self.shared().peer()
+    }
+
+    /// The pairing token with which the peer opened this bond, at the end that accepted it: the peer's key is new here,
+    /// and worth remembering.
+    pub fn paired_by(&self) -> Option<TokenId> {
+        self.paired_by
     }
 
     /// Which end this is.

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bondwire_core::crypto::BondKeys;
 use bondwire_core::endpoint::{Endpoint, EndpointConfig};
 use bondwire_core::handshake::{
-    Attachment, Attempt, HandshakeError, Initiator, Intent, LinkOffer, Outcome, Refusal,
+    Attachment, Attempt, HandshakeError, Initiator, Intent, LinkOffer, Outcome, PairingToken, Refusal,
 };
 use bondwire_core::id::{BondId, LinkId, PublicKey};
 
@@ -19,6 +19,28 @@ use crate::link::PacketLink;
 /// Handshakes on one link in a row: a join, a check whether the bond is really unknown, and a join again.
 const HANDSHAKES_MAX: usize = 4;
 
+/// Whom a bond is to lead to.
+pub(crate) enum Wanted {
+    Peer(PublicKey),
+    Anyone,
+    /// The host that made the token.
+    Paired {
+        peer: Option<PublicKey>,
+        token: PairingToken,
+    },
+}
+
+impl Wanted {
+    /// The key that is wanted, if it is known.
+    pub(crate) fn peer(&self) -> Option<PublicKey> {
+        match self {
+            Self::Peer(peer) => Some(*peer),
+            Self::Anyone => None,
+            Self::Paired { peer, .. } => *peer,
+        }
+    }
+}
+
 /// The dialling side of a bond: opens it with the first links, joins it with later ones.
 pub(crate) struct Connector {
     endpoint: Mutex<Endpoint>,
@@ -32,14 +54,18 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) fn new(
         identity: &Identity,
-        peer: Option<PublicKey>,
+        wanted: Wanted,
         config: BondConfig,
         shared: Arc<Shared>,
     ) -> Result<Self, NoEntropy> {
         let suites = config.suites.clone();
         let endpoint_config = EndpointConfig { suites, ..EndpointConfig::new(identity.secret().clone()) };
         let mut endpoint = Endpoint::new(endpoint_config, random()?);
-        let attempt = Mutex::new(endpoint.attempt(peer));
+        let attempt = Mutex::new(match wanted {
+            Wanted::Peer(peer) => endpoint.attempt(Some(peer)),
+            Wanted::Anyone => endpoint.attempt(None),
+            Wanted::Paired { peer, token } => endpoint.attempt_pairing(peer, token),
+        });
         Ok(Self { endpoint: Mutex::new(endpoint), attempt, bond: OnceLock::new(), config, shared })
     }
 

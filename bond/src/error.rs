@@ -2,8 +2,11 @@
 
 use std::io;
 
+pub use bondwire_core::endpoint::TooManyTokens;
 pub use bondwire_core::error::{CloseReason, DownReason, LinkUpError, Violation};
 pub use bondwire_core::handshake::{HandshakeError, Refusal};
+
+use crate::identity::NoEntropy;
 
 /// A link could not be added to a bond. The bond and its other links are as before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,11 +61,24 @@ impl AddLinkError {
                 error: HandshakeError::Refused { .. }
                     | HandshakeError::WrongPeer { .. }
                     | HandshakeError::PlaintextRefused
-                    | HandshakeError::NoCommonSuite,
+                    | HandshakeError::NoCommonSuite
+                    | HandshakeError::UnknownToken,
                 ..
             }
         )
     }
+}
+
+/// No pairing token could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairingTokenError {
+    /// The operating system gave no random bytes.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+    /// Too many tokens wait to be used.
+    #[error(transparent)]
+    TooMany(#[from] TooManyTokens),
 }
 
 /// Why a dialer has no link at the moment.

@@ -5,7 +5,8 @@
 //! - A [`Listener`] accepts bonds; [`Bond::connect`] makes them.
 //! - A *link* carries packets for it: see [`link`] for what a link is and how to make an own one, and the crate
 //!   `bondwire-tcp` for TCP. Links come and go; [`Bond::add_dialer`] and [`Listener::add_acceptor`] keep them coming.
-//! - Each host has an [`Identity`]; the other end pins its public key. Everything is encrypted.
+//! - Each host has an [`Identity`]; the other end pins its public key. Hosts that do not know each other's key pair with
+//!   a token: [`Listener::new_pairing_token`], [`Bond::connect_paired`]. Everything is encrypted.
 //!
 //! [`Bond`] has an example. The engine without tasks and sockets is the crate `bondwire-core`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -40,6 +41,7 @@ pub use bondwire_core::config::{Config, LinkPolicy, Policy};
 pub use bondwire_core::crypto::Suite;
 pub use bondwire_core::endpoint::EndpointStats;
 pub use bondwire_core::event::{Change, IdleReason, LinkSnapshot, LinkState, LinkStats, Stats};
+pub use bondwire_core::handshake::{PairingToken, TokenId};
 pub use bondwire_core::id::{BondId, Class, LinkId, PublicKey, Role, StreamId};
 pub use bondwire_core::streams::StreamStats;
 pub use bondwire_core::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bondwire_core::endpoint::{self, Endpoint, EndpointConfig, EndpointStats};
 use bondwire_core::error::CloseReason;
-use bondwire_core::handshake::{Attachment, Step};
+use bondwire_core::handshake::{Attachment, PairingToken, Step, TokenId};
 use bondwire_core::id::{BondId, PublicKey, Role};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -16,6 +16,7 @@ use crate::driver::attach::{Attaching, Medium, attach};
 use crate::driver::handshake::{Answerer, Exchange, Fault, SharedEndpoint, run};
 use crate::driver::shared::{Clock, Shared};
 use crate::driver::timer;
+use crate::error::PairingTokenError;
 use crate::identity::{Identity, NoEntropy, random};
 use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPT_QUEUE_MAX, MTU_MAX_BYTES};
 use crate::link::{Acceptor, PacketLink, PacketReader, PacketWriter};
@@ -108,6 +109,49 @@ impl Listener {
         self.registry.endpoint.lock().disallow(peer);
     }
 
+    /// Makes a token with which one host that is not allowed yet can open a bond, once and within `valid_for`
+    /// ([`PAIRING_TOKEN_VALID`](crate::limits::PAIRING_TOKEN_VALID) is the usual time, a day the longest). Carry its bytes to
+    /// that host over something you trust; there [`Bond::connect_paired`] takes them. The bond that comes of it answers
+    /// [`Bond::paired_by`], and its peer is allowed from then on: store that key, this listener keeps it in memory only.
+    ///
+    /// Wrong guesses do not use a token up; they are answered at a bounded rate.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use bondwire::limits::PAIRING_TOKEN_VALID;
+    /// use bondwire::{Bond, BondConfig, Identity, ListenConfig, Listener, PairingToken, link::memory};
+    ///
+    /// let (here, there) = (Identity::generate()?, Identity::generate()?);
+    /// let listener = Listener::new(&there, ListenConfig::allow([]))?;
+    /// let token = listener.new_pairing_token(PAIRING_TOKEN_VALID)?;
+    ///
+    /// // At the other host, which was given the token's bytes and the listener's public key.
+    /// let carried = PairingToken::from_bytes(*token.to_bytes());
+    /// let bond = Bond::connect_paired(&here, Some(there.public_key()), carried, BondConfig::default())?;
+    /// let (near, far) = memory::pair(1500, 64 * 1024);
+    /// listener.add_link(far);
+    /// bond.add_link(near).await?;
+    ///
+    /// let accepted = listener.accept().await;
+    /// assert_eq!(accepted.paired_by(), Some(token.id()));
+    /// assert_eq!(accepted.peer(), Some(here.public_key()), "the key to remember");
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The operating system gives no random bytes, or too many tokens wait to be used.
+    pub fn new_pairing_token(&self, valid_for: Duration) -> Result<PairingToken, PairingTokenError> {
+        let token = PairingToken::from_bytes(random()?);
+        let now = self.registry.clock.now();
+        self.registry.endpoint.lock().add_pairing_token(now, &token, valid_for)?;
+        Ok(token)
+    }
+
+    /// Withdraws a token that nobody has used. Who was paired with it stays allowed.
+    pub fn remove_pairing_token(&self, token: TokenId) {
+        self.registry.endpoint.lock().remove_pairing_token(token);
+    }
+
     /// Counts of what came in and what was refused, and why.
     pub fn stats(&self) -> EndpointStats {
         self.registry.endpoint.lock().stats()
@@ -189,9 +233,9 @@ impl Registry {
         let shaken = run(&mut answerer, self.clock, &mut medium.reader, &mut medium.writer).await;
         let name = medium.description.name.clone();
         match shaken {
-            Ok(Step::NewBond { attachment, evicted, .. }) => {
+            Ok(Step::NewBond { attachment, evicted, token }) => {
                 self.evict(&evicted);
-                self.open(&attachment, answerer, medium);
+                self.open(&attachment, token, answerer, medium);
             }
             Ok(Step::LinkJoined(attachment)) => self.join(&attachment, answerer, medium).await,
             Ok(_) => {}
@@ -214,6 +258,7 @@ impl Registry {
     fn open<R: PacketReader, W: PacketWriter>(
         self: &Arc<Self>,
         attachment: &Attachment,
+        token: Option<TokenId>,
         answerer: Answerer,
         medium: Medium<R, W>,
     ) {
@@ -228,7 +273,7 @@ impl Registry {
             registry.bonds().remove(&id);
             registry.endpoint.lock().forget(registry.clock.now(), id);
         });
-        let bond = Bond::accepted(shared.clone());
+        let bond = Bond::accepted(shared.clone(), token);
         if self.attach(&shared, attachment, answerer, medium) && self.queue.try_send(bond).is_err() {
             tracing::warn!(target: "bondwire", "bond {id}: refused, {ACCEPT_QUEUE_MAX} bonds wait to be accepted");
         }
