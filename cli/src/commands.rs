@@ -37,7 +37,8 @@ impl Command {
     /// How much the command logs by itself.
     pub(crate) fn quietness(&self) -> Quietness {
         match self {
-            Self::Listen(_) | Self::Connect(_) | Self::Keygen(_) => Quietness::Events,
+            Self::Connect(command) => command.quietness(),
+            Self::Listen(_) | Self::Keygen(_) => Quietness::Events,
             Self::Pubkey(_) | Self::Speed(_) | Self::Demo(_) | Self::Completions(_) => Quietness::Results,
         }
     }

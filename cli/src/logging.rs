@@ -15,14 +15,17 @@ pub(crate) enum Quietness {
     Events,
     /// Warnings only: for commands that print a result.
     Results,
+    /// Nothing, but for why the command failed: for one that stands in for a connection.
+    Failures,
 }
 
 /// Starts logging. `RUST_LOG` goes before `-v`, and `-v` before the command's own level.
 pub(crate) fn start(quietness: Quietness, verbose: u8) {
     let level = match (quietness, verbose) {
+        (Quietness::Failures, 0) => "error",
         (Quietness::Results, 0) => "warn",
-        (Quietness::Events, 0) | (Quietness::Results, 1) => "info",
-        (Quietness::Events, 1) | (Quietness::Results, 2) => "debug",
+        (Quietness::Events, 0) | (Quietness::Results | Quietness::Failures, 1) => "info",
+        (Quietness::Events, 1) | (Quietness::Results | Quietness::Failures, 2) => "debug",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

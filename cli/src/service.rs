@@ -2,22 +2,26 @@
 //!
 //! PROTOCOL.md, "Applications", has the labels and the answers.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
-use bondwire::{Bond, BondStream, RecvStream, SendStream};
+use bondwire::{BondStream, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::failure::one_line;
-use crate::forward;
-use crate::forward::spec::{Permit, Target};
+use crate::forward::address::{Address, AddressRole};
+use crate::forward::carrier::Carrier;
+use crate::forward::held::Held;
+use crate::forward::permits::Permits;
+use crate::forward::{outlet, remote};
 use crate::speed::acceptor::SpeedService;
 
 /// Label of a speed test's streams.
 pub(crate) const SPEED_LABEL: &str = "speed";
-/// Before the host and port of a forward's label.
-pub(crate) const TCP_LABEL_PREFIX: &str = "tcp:";
+/// Before the address that the acceptor is to listen on.
+pub(crate) const LISTEN_LABEL_PREFIX: &str = "listen:";
+/// Before the number of the stream that asked to listen, where a connection came in.
+pub(crate) const RETURN_LABEL_PREFIX: &str = "return:";
 /// Longest explanation of a refusal, in bytes.
 const REFUSAL_MAX_BYTES: u64 = 512;
 
@@ -25,7 +29,7 @@ const REFUSAL_MAX_BYTES: u64 = 512;
 pub(crate) mod code {
     /// Nothing is wrong, the data is just not wanted any more.
     pub(crate) const DONE: u64 = 0;
-    /// The TCP connection behind the stream was reset.
+    /// The connection behind the stream was reset.
     pub(crate) const CONNECTION_RESET: u64 = 1;
 }
 
@@ -57,8 +61,8 @@ pub(crate) enum Status {
 /// A refusal, as the one who asked sees it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("refused by the peer: {0}")]
-    Refused(String),
+    #[error("refused by the peer: {why}")]
+    Refused { status: u8, why: String },
     #[error("no answer: {0}")]
     Lost(#[from] std::io::Error),
 }
@@ -79,49 +83,174 @@ pub(crate) async fn refuse(mut writer: SendStream, status: Status, why: &str) {
 
 /// Waits for the acceptor's answer.
 pub(crate) async fn answer(reader: &mut RecvStream) -> Result<(), Refusal> {
-    if reader.read_u8().await? == Status::Accepted as u8 {
+    let status = reader.read_u8().await?;
+    if status == Status::Accepted as u8 {
         return Ok(());
     }
     let mut why = Vec::new();
     reader.take(REFUSAL_MAX_BYTES).read_to_end(&mut why).await?;
-    Err(Refusal::Refused(one_line(&String::from_utf8_lossy(&why))))
+    Err(Refusal::Refused { status, why: one_line(&String::from_utf8_lossy(&why)) })
 }
 
-/// What a listener offers to its peers.
+/// What one end of a bond offers to the other.
+#[derive(Default)]
 pub(crate) struct Services {
-    /// Targets that peers may reach through this host.
-    pub(crate) permits: Vec<Permit>,
+    /// What the peer may reach and open through this host.
+    pub(crate) permits: Permits,
+    /// What is listened on for the bonds of all peers.
+    pub(crate) held: Arc<Held>,
+    /// Whether speed tests are answered.
+    pub(crate) speed: bool,
 }
 
-/// Serves the streams of one bond until it ends.
-pub(crate) async fn serve(bond: &Bond, services: &Arc<Services>) {
+/// Serves the streams and datagrams of one bond until it ends.
+pub(crate) async fn serve(carrier: &Carrier, services: Services) {
+    tokio::join!(carrier.flows.run(&carrier.bond), serve_streams(carrier, services));
+}
+
+async fn serve_streams(carrier: &Carrier, services: Services) {
     let mut streams = JoinSet::new();
-    let speed = Arc::new(SpeedService::default());
-    while let Ok(stream) = bond.accept_stream().await {
-        streams.spawn(serve_stream(stream, Arc::clone(services), Arc::clone(&speed)));
+    let served = Arc::new(Served { carrier: carrier.clone(), services, speed: SpeedService::default() });
+    while let Ok(stream) = carrier.bond.accept_stream().await {
+        let served = Arc::clone(&served);
+        streams.spawn(async move { served.stream(stream).await });
         while streams.try_join_next().is_some() {}
     }
+    // Waits, so that sockets which were opened for the peer are removed before the program ends.
+    streams.shutdown().await;
 }
 
-async fn serve_stream(stream: BondStream, services: Arc<Services>, speed: Arc<SpeedService>) {
-    let label = stream.label().to_owned();
-    if label == SPEED_LABEL {
-        return speed.serve(stream).await;
+/// A bond and what is served on it.
+struct Served {
+    carrier: Carrier,
+    services: Services,
+    speed: SpeedService,
+}
+
+impl Served {
+    async fn stream(&self, stream: BondStream) {
+        let label = stream.label().to_owned();
+        if label == SPEED_LABEL && self.services.speed {
+            return self.speed.serve(stream).await;
+        }
+        if let Some(address) = label.strip_prefix(LISTEN_LABEL_PREFIX) {
+            return match Address::from_label(address, AddressRole::Bind) {
+                Some(bind) => self.listen(bind, stream).await,
+                None => unknown(stream).await,
+            };
+        }
+        if let Some(asked_by) = label.strip_prefix(RETURN_LABEL_PREFIX) {
+            return self.returned(asked_by, stream).await;
+        }
+        match Address::from_label(&label, AddressRole::Target) {
+            Some(target) => self.open(target, stream).await,
+            None => unknown(stream).await,
+        }
     }
-    let (reader, writer) = stream.split();
-    let Some(target) = label.strip_prefix(TCP_LABEL_PREFIX).map(Target::from_str) else {
-        let why = format!("no service {label:?}; use the same version of bondwire at both ends");
-        return refuse(writer, Status::UnknownService, &why).await;
-    };
-    match target {
-        Ok(target) if services.permits.iter().any(|permit| permit.allows(&target)) => {
-            forward::acceptor::serve(&target, reader, writer).await;
-        }
-        Ok(target) => {
+
+    /// The peer wants to reach `target` through this host.
+    async fn open(&self, target: Result<Address, impl ToString>, stream: BondStream) {
+        let target = match target {
+            Ok(target) => target,
+            Err(error) => return refuse_stream(stream, Status::BadRequest, &error.to_string()).await,
+        };
+        if let Err(denied) = self.services.permits.may_open(&target) {
             tracing::warn!("refused a forward to {target}: no --permit-open allows it");
-            let why = format!("{target} is not permitted; the peer's listen needs --permit-open {target}");
-            refuse(writer, Status::NotPermitted, &why).await;
+            return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
         }
-        Err(error) => refuse(writer, Status::BadRequest, &error.to_string()).await,
+        outlet::serve(&target, &self.carrier, stream).await;
+    }
+
+    /// The peer wants this host to listen on `bind`.
+    async fn listen(&self, bind: Result<Address, impl ToString>, stream: BondStream) {
+        let bind = match bind {
+            Ok(bind) => bind,
+            Err(error) => return refuse_stream(stream, Status::BadRequest, &error.to_string()).await,
+        };
+        if let Err(denied) = self.services.permits.may_listen(&bind) {
+            tracing::warn!("refused to listen on {bind}: no --permit-listen allows it");
+            return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
+        }
+        remote::serve(&bind, &self.carrier, &self.services.held, stream).await;
+    }
+
+    /// Something came in where this end had asked the peer to listen.
+    async fn returned(&self, asked_by: &str, stream: BondStream) {
+        match remote::asked_by(asked_by).and_then(|stream| self.carrier.returns.target(stream)) {
+            Some(target) => outlet::serve(&target, &self.carrier, stream).await,
+            None => refuse_stream(stream, Status::BadRequest, "nobody here asked for this forward").await,
+        }
+    }
+}
+
+async fn unknown(stream: BondStream) {
+    let why = format!("no service {:?}; use the same version of bondwire at both ends", stream.label());
+    refuse_stream(stream, Status::UnknownService, &why).await;
+}
+
+async fn refuse_stream(stream: BondStream, status: Status, why: &str) {
+    // The reader stays until the answer is written: its end would tell the peer to stop.
+    let (_reader, writer) = stream.split();
+    refuse(writer, status, why).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use bondwire::link::memory;
+    use bondwire::{Bond, BondConfig, Class, Identity, ListenConfig, Listener};
+
+    use super::*;
+
+    /// The connecting and the listening end of a bond.
+    async fn bond() -> (Bond, Bond) {
+        let (near, far) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let listener = Listener::new(&far, ListenConfig::allow([near.public_key()])).unwrap();
+        let connecting = Bond::connect(&near, far.public_key(), BondConfig::default()).unwrap();
+        let (here, there) = memory::pair(1500, 64 << 10);
+        listener.add_link(there);
+        connecting.add_link(here).await.unwrap();
+        (connecting, listener.accept().await)
+    }
+
+    async fn status(asker: &Bond, label: &str) -> u8 {
+        let (mut reader, _writer) = asker.open_stream_with(Class::Bulk, 0, label).await.unwrap().split();
+        match answer(&mut reader).await {
+            Ok(()) => Status::Accepted as u8,
+            Err(Refusal::Refused { status, .. }) => status,
+            Err(Refusal::Lost(error)) => panic!("{label}: {error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_connecting_end_serves_what_it_asked_for_and_nothing_else() {
+        let (connecting, listening) = bond().await;
+        let carrier = Carrier::new(connecting);
+        let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse_target(&target.local_addr().unwrap().to_string()).unwrap();
+        let asked_by = bondwire::StreamId(4);
+        let entry = carrier.returns.insert(asked_by, address.clone());
+        let served = carrier.clone();
+        tokio::spawn(async move { serve(&served, Services::default()).await });
+        let cases = [
+            ("return:4", Status::Accepted),
+            ("return:5", Status::BadRequest),
+            ("return:", Status::BadRequest),
+            ("return:18446744073709551616", Status::BadRequest),
+            ("tcp:127.0.0.1:1", Status::NotPermitted),
+            ("udp:127.0.0.1:53", Status::NotPermitted),
+            ("unix:/run/a.sock", Status::NotPermitted),
+            ("listen:tcp:localhost:0", Status::NotPermitted),
+            ("listen:unix:/run/a.sock", Status::NotPermitted),
+            ("tcp:localhost", Status::BadRequest),
+            ("listen:unix:a.sock", Status::BadRequest),
+            ("listen:speed", Status::UnknownService),
+            (SPEED_LABEL, Status::UnknownService),
+            ("", Status::UnknownService),
+        ];
+        for (label, expected) in cases {
+            assert_eq!(status(&listening, label).await, expected as u8, "{label:?}");
+        }
+        drop(entry);
+        assert_eq!(status(&listening, "return:4").await, Status::BadRequest as u8, "no longer asked for");
     }
 }

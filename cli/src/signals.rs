@@ -44,6 +44,19 @@ impl Interrupt {
     }
 }
 
+/// Waits until the terminal or the program that started this one hangs up.
+pub(crate) async fn hang_up() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut hang_up) = signal(SignalKind::hangup()) {
+            hang_up.recv().await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,

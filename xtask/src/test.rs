@@ -18,8 +18,16 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("iperf3", "iperf3"), ("curl", "curl"), ("python3", "python3-minimal")];
+const PROGRAMS: [(&str, &str); 8] = [
+    ("ip", "iproute2"),
+    ("iperf3", "iperf3"),
+    ("curl", "curl"),
+    ("python3", "python3-minimal"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("rsync", "rsync"),
+    ("dig", "bind9-dnsutils"),
+];
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args)]

@@ -6,65 +6,189 @@ use bondwire::error::CloseReason;
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
-use crate::forward::local::OpenForward;
-use crate::forward::spec::LocalForward;
+use crate::forward::carrier::Carrier;
+use crate::forward::inlet::{Inlet, Route};
+use crate::forward::pipe;
+use crate::forward::remote::Asked;
+use crate::forward::socks::SocksInlet;
+use crate::forward::spec::{Forward, PipeForward, SocksForward};
+use crate::logging::Quietness;
 use crate::options::PeerOptions;
-use crate::service::close_code;
+use crate::service::{self, Services, close_code};
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
-use crate::{events, keys};
+use crate::{events, keys, signals};
 
 /// Pause before a new bond takes the place of one that the peer ended, so that two ends never chase each other.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// Time after a signal in which `-W` may end by itself.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Arguments of `bondwire connect`.
 #[derive(Args)]
 pub(crate) struct Connect {
     #[command(flatten)]
     peer: PeerOptions,
-    /// Forward a local port: [bind:]port:host:port[,class=interactive|bulk|redundant]; repeatable
+    /// Forward a local port to the peer's side: [bind:]port:host:port[,class=interactive|bulk|redundant]; a /path in
+    /// place of either end is a Unix socket, udp/ in front carries UDP; repeatable
     #[arg(short = 'L', value_name = "FORWARD")]
-    local: Vec<LocalForward>,
+    local: Vec<Forward>,
+    /// Forward a port of the peer to this side, in the same form; the peer needs --permit-listen; repeatable
+    #[arg(short = 'R', value_name = "FORWARD")]
+    remote: Vec<Forward>,
+    /// Serve SOCKS5 on a local port, its connections leave from the peer: [bind:]port[,class=...]; repeatable
+    #[arg(short = 'D', value_name = "[BIND:]PORT")]
+    socks: Vec<SocksForward>,
+    /// Forward standard input and output to a target at the peer's side, and end with it: host:port or a /path
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks"])]
+    pipe: Option<PipeForward>,
 }
 
 impl Connect {
+    /// With `-W` the program stands in for a connection, so nothing is said but what goes wrong.
+    pub(crate) fn quietness(&self) -> Quietness {
+        if self.pipe.is_some() { Quietness::Failures } else { Quietness::Events }
+    }
+
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let session = Session::new(self.peer)?;
-        let mut forwards = Vec::new();
-        for forward in self.local {
-            forwards.push(OpenForward::bind(forward).await?);
+        if let Some(forward) = self.pipe {
+            return run_pipe(&session, &forward, interrupt).await;
         }
-        let mut dialled = session.dial()?;
-        let (current, bond) = watch::channel(dialled.bond.clone());
+        let inlets = Inlets::open(self.local, &self.socks).await?;
+        let dialled = session.dial()?;
         let mut tasks = JoinSet::new();
-        log_events(&mut tasks, &dialled);
-        interrupt.or(dialled.first_link()).await?;
+        let ended =
+            interrupt_or_carry(&session, dialled, inlets, self.remote, &mut tasks, &mut interrupt).await;
+        // Waits, so that Unix sockets are removed before the program ends.
+        tasks.shutdown().await;
+        ended
+    }
+}
+
+/// The local ends of forwards, open.
+struct Inlets {
+    forwards: Vec<(Forward, Inlet)>,
+    socks: Vec<SocksInlet>,
+}
+
+impl Inlets {
+    async fn open(local: Vec<Forward>, socks: &[SocksForward]) -> Result<Self, Failure> {
+        let mut inlets = Self { forwards: Vec::new(), socks: Vec::new() };
+        for forward in local {
+            let inlet = Inlet::bind(&forward.bind).await.map_err(|error| {
+                Failure::configuration(format!("cannot listen on {} for -L: {error}", forward.bind))
+            })?;
+            for address in inlet.addresses() {
+                tracing::info!("forwarding {address} to {}", forward.target);
+            }
+            inlets.forwards.push((forward, inlet));
+        }
+        for forward in socks {
+            inlets.socks.push(SocksInlet::bind(forward).await?);
+        }
+        Ok(inlets)
+    }
+
+    /// Carries what comes in over whichever bond there is.
+    fn start(self, bonds: &watch::Receiver<Carrier>, tasks: &mut JoinSet<()>) {
+        for (forward, inlet) in self.forwards {
+            let route = Route {
+                carrier: bonds.clone(),
+                label: forward.target.label().into(),
+                class: forward.class,
+                about: forward.target.to_string().into(),
+            };
+            tasks.spawn(inlet.run(route, std::future::pending()));
+        }
+        for socks in self.socks {
+            tasks.spawn(socks.run(bonds.clone()));
+        }
+    }
+}
+
+/// Carries forwards until the bond ends for good or the user has enough.
+async fn interrupt_or_carry(
+    session: &Session,
+    mut dialled: DialledBond,
+    inlets: Inlets,
+    remote: Vec<Forward>,
+    tasks: &mut JoinSet<()>,
+    interrupt: &mut Interrupt,
+) -> Result<(), Failure> {
+    let (current, bonds) = watch::channel(serve(tasks, &dialled));
+    let started = async {
+        dialled.first_link().await?;
         if let Some(peer) = dialled.bond.peer() {
             tracing::info!("connected to {}", keys::public_key_text(&peer));
         }
-        for forward in forwards {
-            tasks.spawn(forward.run(bond.clone()));
+        inlets.start(&bonds, tasks);
+        for forward in remote {
+            let carrier = bonds.borrow().clone();
+            let asked = Asked::first(forward, &carrier).await?;
+            tasks.spawn(asked.keep(bonds.clone()));
         }
-        loop {
-            match interrupt.or(async { Ok(dialled.bond.closed().await) }).await {
-                Ok(reason) if may_come_back(&reason) => {
-                    tracing::warn!("opening a new bond, the last one ended: {reason}");
-                    sleep(REOPEN_PAUSE).await;
-                    dialled = session.dial()?;
-                    log_events(&mut tasks, &dialled);
-                    current.send_replace(dialled.bond.clone());
-                }
-                Ok(reason) => return Err(session::ended(&reason)),
-                Err(interrupted) => {
-                    dialled.close().await;
-                    return Err(interrupted);
-                }
+        Ok(())
+    };
+    if let Err(failure) = interrupt.or(started).await {
+        dialled.close().await;
+        return Err(failure);
+    }
+    loop {
+        match interrupt.or(async { Ok(dialled.bond.closed().await) }).await {
+            Ok(reason) if may_come_back(&reason) => {
+                tracing::warn!("opening a new bond, the last one ended: {reason}");
+                sleep(REOPEN_PAUSE).await;
+                dialled = session.dial()?;
+                current.send_replace(serve(tasks, &dialled));
+            }
+            Ok(reason) => return Err(session::ended(&reason)),
+            Err(interrupted) => {
+                dialled.close().await;
+                return Err(interrupted);
             }
         }
     }
+}
+
+async fn run_pipe(session: &Session, forward: &PipeForward, mut interrupt: Interrupt) -> Result<(), Failure> {
+    let dialled = session.dial()?;
+    let mut tasks = JoinSet::new();
+    let carrier = serve(&mut tasks, &dialled);
+    let work = async {
+        dialled.first_link().await?;
+        pipe::run(&carrier, forward).await?;
+        // What was written is delivered first.
+        dialled.bond.close(close_code::DONE, "").await;
+        Ok(())
+    };
+    let mut work = std::pin::pin!(work);
+    let mut ended = tokio::select! {
+        ended = interrupt.or(&mut work) => ended,
+        () = signals::hang_up() => Err(Failure::interrupted()),
+    };
+    if ended.as_ref().is_err_and(Failure::is_interruption) {
+        // The program at the other end of the pipe may have said its last words just before: ssh does.
+        ended = timeout(LAST_WORDS_TIMEOUT, work).await.unwrap_or(ended);
+    }
+    if ended.is_err() {
+        session::close(&dialled.bond, close_code::DONE, "").await;
+    }
+    ended
+}
+
+/// Serves what the peer may ask of this end, and logs what happens to the links.
+fn serve(tasks: &mut JoinSet<()>, dialled: &DialledBond) -> Carrier {
+    let carrier = Carrier::new(dialled.bond.clone());
+    let served = carrier.clone();
+    tasks.spawn(async move {
+        tokio::join!(events::log(&served.bond, ""), service::serve(&served, Services::default()));
+    });
+    carrier
 }
 
 /// Whether the peer ended only what it knew of the bond, so that a new bond can take its place.
@@ -74,9 +198,4 @@ fn may_come_back(reason: &CloseReason) -> bool {
         CloseReason::Peer { code, .. } => *code == close_code::LISTENER_ENDS,
         _ => false,
     }
-}
-
-fn log_events(tasks: &mut JoinSet<()>, dialled: &DialledBond) {
-    let bond = dialled.bond.clone();
-    tasks.spawn(async move { events::log(&bond, "").await });
 }

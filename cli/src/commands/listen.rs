@@ -8,7 +8,8 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
-use crate::forward::spec::Permit;
+use crate::forward::carrier::Carrier;
+use crate::forward::permits::{Permit, Permits};
 use crate::link_spec::LinkSpec;
 use crate::options::{CipherOptions, KeyOption};
 use crate::service::{self, Services, close_code};
@@ -29,9 +30,12 @@ pub(crate) struct Listen {
     /// Let anyone open bonds who reaches a link: encrypted, but nobody is checked
     #[arg(long, conflicts_with = "allow")]
     accept_any_peer: bool,
-    /// Target that peers may reach through this host, each part may be *; repeatable
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:*")]
+    /// Target that peers may reach through this host: HOST:PORT, each of which may be *, or a Unix socket; repeatable
+    #[arg(long, value_name = "HOST:PORT|PATH", default_value = "localhost:*")]
     permit_open: Vec<Permit>,
+    /// Address of this host that peers may listen on (connect -R), in the same form; repeatable [default: none]
+    #[arg(long, value_name = "HOST:PORT|PATH")]
+    permit_listen: Vec<Permit>,
     #[command(flatten)]
     cipher: CipherOptions,
 }
@@ -45,14 +49,16 @@ impl Listen {
             listener.add_acceptor(bind(link).await?);
         }
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
-        let services = Arc::new(Services { permits: self.permit_open });
+        let held = Arc::default();
+        let permits = Permits { open: self.permit_open, listen: self.permit_listen };
         let mut bonds = JoinSet::new();
         loop {
             tokio::select! {
                 // Bonds first, so that those which wait when the program ends are closed like the others.
                 biased;
                 bond = listener.accept() => {
-                    bonds.spawn(serve(bond, Arc::clone(&services), interrupt.clone()));
+                    let services = Services { permits: permits.clone(), held: Arc::clone(&held), speed: true };
+                    bonds.spawn(serve(bond, services, interrupt.clone()));
                 }
                 () = interrupt.wait() => break,
                 Some(_) = bonds.join_next(), if !bonds.is_empty() => {}
@@ -89,14 +95,18 @@ async fn bind(link: &LinkSpec) -> Result<TcpAcceptor, Failure> {
 }
 
 /// Serves one bond until it ends or this program does.
-async fn serve(bond: Bond, services: Arc<Services>, mut interrupt: Interrupt) {
+async fn serve(bond: Bond, services: Services, mut interrupt: Interrupt) {
     let peer = bond.peer().map(|peer| keys::public_key_text(&peer)).unwrap_or_default();
     let about = format!("{}: ", peer.chars().take(SHORT_KEY_CHARS).collect::<String>());
     tracing::info!("{about}new bond from {peer}");
-    tokio::select! {
-        () = interrupt.wait() => session::close(&bond, close_code::LISTENER_ENDS, "the listener ends").await,
-        ((), ()) = async { tokio::join!(events::log(&bond, &about), service::serve(&bond, &services)) } => {}
-    }
+    let carrier = Carrier::new(bond.clone());
+    let end = async {
+        tokio::select! {
+            () = interrupt.wait() => session::close(&bond, close_code::LISTENER_ENDS, "the listener ends").await,
+            _ = bond.closed() => {}
+        }
+    };
+    tokio::join!(end, events::log(&bond, &about), service::serve(&carrier, services));
 }
 
 /// Characters of a public key that tell peers apart in the log: the prefix and eight more.

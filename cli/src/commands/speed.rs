@@ -174,7 +174,7 @@ fn failure(bond: &Bond, error: &TestError) -> Failure {
         return session::ended(&reason);
     }
     match error {
-        TestError::Refused(Refusal::Refused(_)) => Failure::new(Exit::Refused, error),
+        TestError::Refused(Refusal::Refused { .. }) => Failure::new(Exit::Refused, error),
         _ => Failure::new(Exit::BondLost, error),
     }
 }

@@ -1,18 +1,17 @@
-//! One TCP connection over one stream: both directions, half-close, back-pressure, and resets as resets.
+//! One connection over one stream: both directions, half-close, back-pressure, and resets as resets.
 
 use std::io;
 
 use bondwire::{RecvStream, SendStream};
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::connection::Connection;
 use crate::service::{self, Refusal, code};
 
-/// Bytes read from a socket at once.
+/// Bytes read from a connection at once.
 const READ_BYTES: usize = 128 << 10;
-/// Bytes handed to a socket at once.
+/// Bytes handed to a connection at once.
 const CHUNK_MAX_BYTES: usize = 1 << 20;
 /// Below this, copying into the engine's buffer is cheaper than handing over a buffer of its own.
 const COPY_MAX_BYTES: usize = 8 << 10;
@@ -31,44 +30,62 @@ pub(crate) enum CarryError {
 pub(crate) enum Answer {
     /// This end opened the stream: the peer's answer comes before its data.
     Awaited,
-    /// This end accepted the stream and has answered.
+    /// This end accepted the stream and has answered, or has taken the peer's answer already.
     Given,
 }
 
-/// Carries `tcp` over the stream until both directions have ended. On an error both sides are reset.
+/// Carries `connection` over the stream until both directions have ended. On an error both sides are reset.
 pub(crate) async fn carry(
-    mut tcp: TcpStream,
+    mut connection: Connection,
+    reader: RecvStream,
+    writer: SendStream,
+    answer: Answer,
+) -> Result<(), CarryError> {
+    let ended = match &mut connection {
+        Connection::Tcp(tcp) => {
+            let (read, write) = tcp.split();
+            carry_halves(read, write, reader, writer, answer).await
+        }
+        #[cfg(unix)]
+        Connection::Unix(unix) => {
+            let (read, write) = unix.split();
+            carry_halves(read, write, reader, writer, answer).await
+        }
+    };
+    if ended.is_err() {
+        connection.reset();
+    }
+    ended
+}
+
+/// Carries what `read` gives over the stream, and what the stream gives to `write`, until both have ended. On an error
+/// the stream is reset.
+pub(crate) async fn carry_halves(
+    read: impl AsyncRead + Unpin,
+    write: impl AsyncWrite + Unpin,
     mut reader: RecvStream,
     mut writer: SendStream,
     answer: Answer,
 ) -> Result<(), CarryError> {
-    // Interactive programs suffer from Nagle's algorithm; an error means that the connection is gone.
-    let _ = tcp.set_nodelay(true);
-    let ended = {
-        let (tcp_read, tcp_write) = tcp.split();
-        tokio::try_join!(
-            async { into_stream(tcp_read, &mut writer).await.map_err(CarryError::from) },
-            async {
-                if answer == Answer::Awaited {
-                    service::answer(&mut reader).await?;
-                }
-                Ok(from_stream(&mut reader, tcp_write).await?)
-            },
-        )
-    };
+    let ended =
+        tokio::try_join!(async { into_stream(read, &mut writer).await.map_err(CarryError::from) }, async {
+            if answer == Answer::Awaited {
+                service::answer(&mut reader).await?;
+            }
+            Ok(from_stream(&mut reader, write).await?)
+        },);
     if ended.is_err() {
-        let _ = tcp.set_zero_linger();
         writer.reset(code::CONNECTION_RESET);
         reader.stop(code::CONNECTION_RESET);
     }
     ended.map(|((), ())| ())
 }
 
-async fn into_stream(mut tcp: ReadHalf<'_>, writer: &mut SendStream) -> io::Result<()> {
+async fn into_stream(mut from: impl AsyncRead + Unpin, writer: &mut SendStream) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ_BYTES);
-        match tcp.read_buf(&mut buffer).await? {
+        match from.read_buf(&mut buffer).await? {
             0 => return writer.shutdown().await,
             length if length <= COPY_MAX_BYTES => {
                 writer.write_all(&buffer).await?;
@@ -79,9 +96,10 @@ async fn into_stream(mut tcp: ReadHalf<'_>, writer: &mut SendStream) -> io::Resu
     }
 }
 
-async fn from_stream(reader: &mut RecvStream, mut tcp: WriteHalf<'_>) -> io::Result<()> {
+async fn from_stream(reader: &mut RecvStream, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     while let Some(chunk) = reader.read_chunk(CHUNK_MAX_BYTES).await? {
-        tcp.write_all(&chunk).await?;
+        to.write_all(&chunk).await?;
+        to.flush().await?;
     }
-    tcp.shutdown().await
+    to.shutdown().await
 }

@@ -1,216 +1,194 @@
-//! Forward arguments: `-L [bind:]port:host:port[,class=…]`, and `--permit-open HOST:PORT`.
+//! Forward arguments: `-L` and `-R [bind:]port:host:port[,class=…]`, `-D [bind:]port`, and `-W host:port`.
 
-use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use bondwire::Class;
 
-/// The right form of `-L`, for error messages.
+use super::address::{Address, AddressError, HostPort, UDP_PREFIX, check_path, split_colons};
+
+/// The right form of `-L` and `-R`, for error messages.
 const FORM: &str = "[bind:]port:host:port[,class=interactive|bulk|redundant]";
+/// The right form of `-D`.
+const SOCKS_FORM: &str = "[bind:]port[,class=interactive|bulk|redundant]";
+/// The right form of `-W`.
+const PIPE_FORM: &str = "host:port[,class=interactive|bulk|redundant]";
 
-/// A host name or address with a port, as it stands in a stream's label.
+/// One `-L` or `-R`: connections that come in at `bind` go to `target`, which is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// Without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+pub(crate) struct Forward {
+    pub(crate) bind: Address,
+    pub(crate) target: Address,
+    pub(crate) class: Class,
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl FromStr for Target {
-    type Err = ForwardSpecError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match split_colons(text).as_slice() {
-            [host, port] => target(host, port),
-            _ => Err(ForwardSpecError::Form),
-        }
-    }
-}
-
-/// One `-L`.
+/// One `-D`: a SOCKS server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LocalForward {
-    /// Address to listen on: `None` is the loopback addresses, `*` all of them.
-    pub(crate) bind: Option<String>,
-    /// 0 lets the system choose.
-    pub(crate) port: u16,
-    pub(crate) target: Target,
+pub(crate) struct SocksForward {
+    pub(crate) bind: HostPort,
+    pub(crate) class: Class,
+}
+
+/// The `-W`: standard input and output go to `target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PipeForward {
+    pub(crate) target: Address,
     pub(crate) class: Class,
 }
 
 /// What is wrong with a forward argument.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ForwardSpecError {
-    #[error("write {FORM}, for example 8080:localhost:80; IPv6 addresses stand in [brackets]")]
+    #[error(
+        "write {FORM}, for example 8080:localhost:80; either end may be a /path; udp/ in front carries UDP; IPv6 \
+         addresses stand in [brackets]"
+    )]
     Form,
-    #[error("{0:?} is no port; ports are numbers from 1 to 65535; write {FORM}")]
-    Port(String),
-    #[error("the host is missing; write {FORM}")]
-    NoHost,
-    #[error("the host name has {0} bytes, more than the 255 of any name")]
-    HostTooLong(usize),
+    #[error("{0}; write {FORM}")]
+    Address(#[from] AddressError),
     #[error("unknown option {0:?}; write {FORM}")]
     Option(String),
+    #[error("UDP cannot go to or from a Unix socket; write udp/[bind:]port:host:port")]
+    UdpPath,
+    #[error("class= is for streams, and datagrams of UDP have none; leave it out")]
+    UdpClass,
+    #[error("write {SOCKS_FORM}, for example 1080")]
+    SocksForm,
+    #[error("{0}; write {SOCKS_FORM}")]
+    Socks(AddressError),
+    #[error("write {PIPE_FORM}, for example localhost:22; a /path names a Unix socket")]
+    PipeForm,
+    #[error("{0}; write {PIPE_FORM}")]
+    Pipe(AddressError),
 }
 
-impl FromStr for LocalForward {
+impl FromStr for Forward {
     type Err = ForwardSpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (addresses, option) = match text.split_once(',') {
-            Some((addresses, option)) => (addresses, Some(option)),
-            None => (text, None),
+        let (addresses, class) = split_class(text)?;
+        let (is_udp, addresses) = match addresses.strip_prefix(UDP_PREFIX) {
+            Some(rest) => (true, rest),
+            None => (false, addresses),
         };
-        let class = option.map_or(Ok(Class::Bulk), parse_class)?;
-        match split_colons(addresses).as_slice() {
-            [port, host, to] => {
-                Ok(Self { bind: None, port: bind_port(port)?, target: target(host, to)?, class })
+        let fields = split_colons(addresses);
+        let (bind, target): (&[&str], &[&str]) = match fields.as_slice() {
+            [bind @ .., path] if path.starts_with('/') && !bind.is_empty() => {
+                (bind, &fields[fields.len() - 1..])
             }
-            [bind, port, host, to] => Ok(Self {
-                bind: Some(if bind.is_empty() { "*".to_owned() } else { (*bind).to_owned() }),
-                port: bind_port(port)?,
-                target: target(host, to)?,
-                class,
-            }),
-            _ => Err(ForwardSpecError::Form),
+            [bind @ .., _, _] if !bind.is_empty() => (bind, &fields[fields.len() - 2..]),
+            _ => return Err(ForwardSpecError::Form),
+        };
+        let bind = match bind {
+            [path] if path.starts_with('/') => unix(path)?,
+            [port] => Address::of(is_udp, HostPort::bind(LOOPBACK, port)?),
+            [host, port] => Address::of(is_udp, bind_address(host, port)?),
+            _ => return Err(ForwardSpecError::Form),
+        };
+        let target = match target {
+            [host, port] => Address::of(is_udp, HostPort::target(host, port)?),
+            [path] => unix(path)?,
+            _ => return Err(ForwardSpecError::Form),
+        };
+        match (is_udp, &bind, &target) {
+            (true, Address::Unix(_), _) | (true, _, Address::Unix(_)) => Err(ForwardSpecError::UdpPath),
+            (true, ..) if class.is_some() => Err(ForwardSpecError::UdpClass),
+            _ => Ok(Self { bind, target, class: class.unwrap_or(Class::Bulk) }),
         }
     }
 }
 
-/// A `--permit-open`: which targets a peer may reach through this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Permit {
-    /// `None` is any host.
-    host: Option<String>,
-    /// `None` is any port.
-    port: Option<u16>,
-}
-
-impl Permit {
-    /// Whether `target` may be reached. The host is compared as the peer wrote it; `localhost` also stands for the
-    /// loopback addresses.
-    pub(crate) fn allows(&self, target: &Target) -> bool {
-        let host_allowed = self.host.as_ref().is_none_or(|host| {
-            host.eq_ignore_ascii_case(&target.host) || (host == "localhost" && is_loopback(&target.host))
-        });
-        host_allowed && self.port.is_none_or(|port| port == target.port)
-    }
-}
-
-impl FromStr for Permit {
-    type Err = PermitError;
+impl FromStr for SocksForward {
+    type Err = ForwardSpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fields = split_colons(text);
-        let [host, port] = fields.as_slice() else {
-            return Err(PermitError);
+        let (address, class) = split_class(text)?;
+        let bind = match split_colons(address).as_slice() {
+            [port] => HostPort::bind(LOOPBACK, port),
+            [host, port] => bind_address(host, port),
+            _ => return Err(ForwardSpecError::SocksForm),
         };
-        let port = match *port {
-            "*" => None,
-            port => Some(port.parse().map_err(|_| PermitError)?),
-        };
-        match *host {
-            "" => Err(PermitError),
-            "*" => Ok(Self { host: None, port }),
-            host => Ok(Self { host: Some(host.to_ascii_lowercase()), port }),
+        Ok(Self { bind: bind.map_err(ForwardSpecError::Socks)?, class: class.unwrap_or(Class::Bulk) })
+    }
+}
+
+impl FromStr for PipeForward {
+    type Err = ForwardSpecError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, class) = split_class(text)?;
+        match Address::parse_target(address) {
+            Ok(Address::Udp(_)) | Err(AddressError::Form) => Err(ForwardSpecError::PipeForm),
+            Ok(target) => Ok(Self { target, class: class.unwrap_or(Class::Bulk) }),
+            Err(error) => Err(ForwardSpecError::Pipe(error)),
         }
     }
 }
 
-/// What is wrong with a `--permit-open`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write HOST:PORT, each of which may be *, for example localhost:* or 10.0.0.5:443")]
-pub(crate) struct PermitError;
+/// Where forwards listen that name no address.
+const LOOPBACK: &str = "localhost";
 
-fn is_loopback(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+fn unix(path: &str) -> Result<Address, AddressError> {
+    check_path(path).map(|path| Address::Unix(path.to_owned()))
 }
 
-fn parse_class(option: &str) -> Result<Class, ForwardSpecError> {
-    match option {
-        "class=bulk" => Ok(Class::Bulk),
-        "class=interactive" => Ok(Class::Interactive),
-        "class=redundant" => Ok(Class::Redundant),
-        other => Err(ForwardSpecError::Option(other.to_owned())),
-    }
+/// As in ssh, an empty address is every address.
+fn bind_address(host: &str, port: &str) -> Result<HostPort, AddressError> {
+    HostPort::bind(if host.is_empty() { "*" } else { host }, port)
 }
 
-fn bind_port(text: &str) -> Result<u16, ForwardSpecError> {
-    text.parse().map_err(|_| ForwardSpecError::Port(text.to_owned()))
-}
-
-fn target(host: &str, port: &str) -> Result<Target, ForwardSpecError> {
-    if host.is_empty() {
-        return Err(ForwardSpecError::NoHost);
-    }
-    if host.len() > 255 {
-        return Err(ForwardSpecError::HostTooLong(host.len()));
-    }
-    match bind_port(port)? {
-        0 => Err(ForwardSpecError::Port(port.to_owned())),
-        port => Ok(Target { host: host.to_owned(), port }),
-    }
-}
-
-/// Splits at colons outside brackets, and takes the brackets off. Unbalanced brackets give no fields.
-fn split_colons(text: &str) -> Vec<&str> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, after) = match rest.strip_prefix('[') {
-            Some(inner) => match inner.split_once(']') {
-                Some(split) => split,
-                None => return Vec::new(),
-            },
-            None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
-        };
-        fields.push(field);
-        match after.strip_prefix(':') {
-            Some(more) => rest = more,
-            None if after.is_empty() => return fields,
-            None => return Vec::new(),
-        }
-    }
+/// Takes `,class=…` off.
+fn split_class(text: &str) -> Result<(&str, Option<Class>), ForwardSpecError> {
+    let Some((address, option)) = text.split_once(',') else {
+        return Ok((text, None));
+    };
+    let class = match option {
+        "class=bulk" => Class::Bulk,
+        "class=interactive" => Class::Interactive,
+        "class=redundant" => Class::Redundant,
+        other => return Err(ForwardSpecError::Option(other.to_owned())),
+    };
+    Ok((address, Some(class)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<LocalForward, ForwardSpecError> {
+    fn parse(text: &str) -> Result<Forward, ForwardSpecError> {
         text.parse()
+    }
+
+    #[track_caller]
+    fn assert_ends(text: &str, bind: &str, target: &str) {
+        let forward = parse(text).unwrap();
+        assert_eq!((forward.bind.to_string().as_str(), forward.target.to_string().as_str()), (bind, target));
     }
 
     #[test]
     fn forwards_parse_as_in_ssh() {
-        let forward = parse("8080:localhost:80").unwrap();
-        assert_eq!((forward.bind, forward.port, forward.class), (None, 8080, Class::Bulk));
-        assert_eq!(forward.target.to_string(), "localhost:80");
-        let forward = parse("[::1]:0:[2001:db8::1]:443,class=interactive").unwrap();
-        assert_eq!((forward.bind.as_deref(), forward.port), (Some("::1"), 0));
-        assert_eq!(
-            (forward.target.to_string().as_str(), forward.class),
-            ("[2001:db8::1]:443", Class::Interactive)
-        );
-        assert_eq!(parse("*:1:h:2").unwrap().bind.as_deref(), Some("*"));
-        assert_eq!(parse(":1:h:2").unwrap().bind.as_deref(), Some("*"));
+        assert_ends("8080:localhost:80", "localhost:8080", "localhost:80");
+        assert_ends("*:1:h:2", "*:1", "h:2");
+        assert_ends(":1:h:2", "*:1", "h:2");
+        assert_ends("[::1]:0:[2001:db8::1]:443,class=interactive", "[::1]:0", "[2001:db8::1]:443");
+        assert_ends("/run/a.sock:h:80", "/run/a.sock", "h:80");
+        assert_ends("8080:/run/b.sock", "localhost:8080", "/run/b.sock");
+        assert_ends("*:8080:/run/b.sock", "*:8080", "/run/b.sock");
+        assert_ends("/run/a.sock:[/run/b:c.sock]", "/run/a.sock", "/run/b:c.sock");
+        assert_ends("udp/5353:192.0.2.1:53", "udp/localhost:5353", "udp/192.0.2.1:53");
+        assert_eq!(parse("1:h:2").unwrap().class, Class::Bulk);
+        assert_eq!(parse("1:h:2,class=redundant").unwrap().class, Class::Redundant);
+        let socks: SocksForward = "[::1]:1080,class=interactive".parse().unwrap();
+        assert_eq!((socks.bind.to_string().as_str(), socks.class), ("[::1]:1080", Class::Interactive));
+        assert_eq!("1080".parse::<SocksForward>().unwrap().bind.to_string(), "localhost:1080");
+        assert_eq!("[::1]:22".parse::<PipeForward>().unwrap().target.to_string(), "[::1]:22");
+        assert_eq!("/run/a.sock".parse::<PipeForward>().unwrap().target.to_string(), "/run/a.sock");
     }
 
     #[test]
     fn bad_forwards_are_explained() {
-        use ForwardSpecError::{Form, HostTooLong, NoHost, Option, Port};
-        let long = "h".repeat(256);
+        use AddressError::{Host, HostTooLong, NoHost, Path, PathTooLong, Port};
+        use ForwardSpecError::{Address, Form, Option, UdpClass, UdpPath};
+        let (long, deep) = ("h".repeat(256), format!("/{}", "d".repeat(200)));
         let cases = [
             ("", Form),
             ("8080", Form),
@@ -218,34 +196,30 @@ mod tests {
             ("a:b:c:d:e", Form),
             ("[::1:1:h:2", Form),
             ("[::1]x:1:h:2", Form),
-            ("x:h:80", Port("x".to_owned())),
-            ("99999:h:80", Port("99999".to_owned())),
-            ("80:h:0", Port("0".to_owned())),
-            ("80:h:http", Port("http".to_owned())),
-            ("80::80", NoHost),
+            ("/run/a.sock", Form),
+            ("x:h:80", Address(Port("x".to_owned()))),
+            ("99999:h:80", Address(Port("99999".to_owned()))),
+            ("80:h:0", Address(Port("0".to_owned()))),
+            ("80:h:http", Address(Port("http".to_owned()))),
+            ("80::80", Address(NoHost)),
+            ("80:a b:80", Address(Host("a b".to_owned()))),
+            ("80:/run/../b", Address(Path("/run/../b".to_owned()))),
             ("80:h:80,fast", Option("fast".to_owned())),
-            (&format!("80:{long}:80"), HostTooLong(256)),
+            ("udp/80:/run/b", UdpPath),
+            ("udp/80:h:80,class=bulk", UdpClass),
+            (&format!("80:{long}:80"), Address(HostTooLong(256))),
+            (&format!("80:{deep}"), Address(PathTooLong(201))),
         ];
         for (text, error) in cases {
             assert_eq!(parse(text), Err(error), "{text}");
         }
-    }
-
-    #[test]
-    fn permits_compare_host_and_port() {
-        let allows = |permit: &str, target: &str| {
-            permit.parse::<Permit>().unwrap().allows(&target.parse::<Target>().unwrap())
-        };
-        assert!(allows("localhost:*", "localhost:80"));
-        assert!(allows("localhost:*", "LOCALHOST:80"));
-        assert!(allows("localhost:*", "127.0.0.1:80"));
-        assert!(allows("localhost:*", "[::1]:80"));
-        assert!(!allows("localhost:*", "10.0.0.1:80"));
-        assert!(!allows("localhost:22", "localhost:80"));
-        assert!(allows("*:*", "example.org:443"));
-        assert!(!allows("*:443", "example.org:80"));
-        for bad in ["", "localhost", ":80", "h:x", "h:80:90", "h:65536"] {
-            assert_eq!(bad.parse::<Permit>(), Err(PermitError), "{bad}");
+        for text in ["", "x", "1:2:3", "h:1:x", "1080,x"] {
+            let error = text.parse::<SocksForward>().unwrap_err().to_string();
+            assert!(error.contains("write [bind:]port"), "{text}: {error}");
+        }
+        for text in ["", "22", "h:0", "h:x", "udp/h:53", "a:b:c"] {
+            let error = text.parse::<PipeForward>().unwrap_err().to_string();
+            assert!(error.contains("write host:port"), "{text}: {error}");
         }
     }
 }

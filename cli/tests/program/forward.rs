@@ -1,85 +1,23 @@
 //! `connect -L`: TCP connections through a bond of two links.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
-use crate::user::{PATIENCE, Running, User};
+use socket2::{Domain, Socket, Type};
 
-/// A listener, a connector with one forward to `target`, and the forward's local address.
-struct Pair {
-    server: User,
-    client: User,
-    listening: Running,
-    connecting: Running,
-    link: String,
-    local: SocketAddr,
-}
+use crate::pair::{Pair, connect, free_port, get, page, server, web_server};
+use crate::user::User;
 
-fn pair(target: SocketAddr, listen: &[&str], forward_options: &str) -> Pair {
-    let (server, client) = (User::new(), User::new());
-    let client_key = client.public_key();
-    let arguments: Vec<_> = ["--allow", &client_key].iter().chain(listen).copied().collect();
-    let (listening, link) = server.listen(&arguments);
-    let forward = format!("127.0.0.1:0:{target}{forward_options}");
-    let connecting = client.start(&["connect", &link, &link, "--peer", &server.public_key(), "-L", &forward]);
-    let line = connecting.wait_for("forwarding 127.0.0.1:");
-    let local = line.split("forwarding ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    connecting.wait_for("connected to ");
-    Pair { server, client, listening, connecting, link, local }
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// Serves each connection of a fresh port with `serve`.
-fn server(serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
-
-/// A web server with one page of `length` bytes.
-fn web_server(length: usize) -> SocketAddr {
-    server(move |mut stream| {
-        let mut request = BufReader::new(stream.try_clone()?);
-        let mut line = String::new();
-        while request.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
-        stream.write_all(&page(length))
-    })
-}
-
-fn page(length: usize) -> Vec<u8> {
-    (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-fn get(address: SocketAddr) -> Vec<u8> {
-    let mut stream = connect(address);
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let body = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
-    answer.split_off(body)
+fn pair(target: SocketAddr, listen: &[&str], options: &str) -> (Pair, SocketAddr) {
+    Pair::forwarding(&target.to_string(), listen, options)
 }
 
 #[test]
 fn web_pages_come_through_whole() {
-    let pair = pair(web_server(5_000_000), &[], "");
-    let gets: Vec<_> = (0..4).map(|_| thread::spawn(move || get(pair.local))).collect();
+    let (_pair, local) = pair(web_server(5_000_000), &[], "");
+    let gets: Vec<_> = (0..4).map(|_| thread::spawn(move || get(local))).collect();
     for got in gets {
         assert!(got.join().unwrap() == page(5_000_000), "the page differs");
     }
@@ -88,8 +26,8 @@ fn web_pages_come_through_whole() {
 #[test]
 fn every_class_of_forward_works() {
     for class in [",class=interactive", ",class=redundant"] {
-        let pair = pair(web_server(200_000), &[], class);
-        assert!(get(pair.local) == page(200_000), "{class}");
+        let (_pair, local) = pair(web_server(200_000), &[], class);
+        assert!(get(local) == page(200_000), "{class}");
     }
 }
 
@@ -101,8 +39,8 @@ fn a_half_closed_connection_goes_on_in_the_other_direction() {
         stream.read_to_end(&mut text)?;
         stream.write_all(&text)
     });
-    let pair = pair(echo_at_end, &[], "");
-    let mut stream = connect(pair.local);
+    let (_pair, local) = pair(echo_at_end, &[], "");
+    let mut stream = connect(local);
     stream.write_all(&page(300_000)).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
@@ -120,8 +58,8 @@ fn a_reset_arrives_as_a_reset() {
         rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO))?;
         Ok(())
     });
-    let pair = pair(resets, &[], "");
-    let mut stream = connect(pair.local);
+    let (_pair, local) = pair(resets, &[], "");
+    let mut stream = connect(local);
     stream.write_all(b"xx").unwrap();
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -129,21 +67,68 @@ fn a_reset_arrives_as_a_reset() {
 
 #[test]
 fn a_slow_reader_slows_the_sender_down() {
-    let pair = pair(web_server(80_000_000), &[], "");
-    let mut stream = connect(pair.local);
+    let (_pair, local) = pair(web_server(80_000_000), &[], "");
+    let mut stream = connect(local);
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     // Other connections get through while this one is not read.
-    assert!(get(pair.local) == page(80_000_000));
+    assert!(get(local) == page(80_000_000));
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.ends_with(&page(80_000_000)));
 }
 
 #[test]
+fn a_target_that_does_not_read_stops_the_sender() {
+    let (go, may_read) = std::sync::mpsc::channel::<()>();
+    let (report, counted) = std::sync::mpsc::channel();
+    let may_read = std::sync::Arc::new(std::sync::Mutex::new(may_read));
+    let target = server(move |stream| {
+        may_read.lock().unwrap().recv().unwrap();
+        report.send(io::copy(&mut &stream, &mut io::sink())?).unwrap();
+        Ok(())
+    });
+    let (_pair, local) = pair(target, &[], "");
+    let mut stream = connect(local);
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut sent = 0;
+    let stopped = loop {
+        match stream.write(&page(1_000_000)) {
+            Ok(length) => sent += length as u64,
+            Err(error) => break error,
+        }
+        assert!(sent < STOP_MAX_BYTES, "{sent} bytes went somewhere");
+    };
+    assert_eq!(stopped.kind(), io::ErrorKind::WouldBlock);
+    go.send(()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(counted.recv().unwrap(), sent);
+}
+
+/// Far above what the buffers of both ends and of the sockets hold.
+const STOP_MAX_BYTES: u64 = 400_000_000;
+
+#[test]
+fn a_target_that_hangs_is_reported() {
+    // Its queue of one is full, so that further connections are not answered.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let target = socket.local_addr().unwrap().as_socket().unwrap();
+    let queued: Vec<_> =
+        (0..4).map_while(|_| TcpStream::connect_timeout(&target, Duration::from_secs(1)).ok()).collect();
+    let (pair, local) = pair(target, &[], "");
+    let mut stream = connect(local);
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    let line = pair.connecting.wait_for("refused by the peer");
+    assert!(line.contains(&format!("{target} did not answer within 10 s")), "{line}");
+    drop(queued);
+}
+
+#[test]
 fn a_refusing_target_is_reported_and_resets() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let pair = pair(nobody, &[], "");
-    let mut stream = connect(pair.local);
+    let nobody = free_port();
+    let (pair, local) = pair(nobody, &[], "");
+    let mut stream = connect(local);
     assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
     let line = pair.connecting.wait_for("refused by the peer");
     assert!(line.contains(&nobody.to_string()) && line.contains("connection refused"), "{line}");
@@ -152,8 +137,8 @@ fn a_refusing_target_is_reported_and_resets() {
 #[test]
 fn a_forbidden_target_names_the_flag() {
     let target = web_server(10);
-    let pair = pair(target, &["--permit-open", "localhost:1"], "");
-    let mut stream = connect(pair.local);
+    let (pair, local) = pair(target, &["--permit-open", "localhost:1"], "");
+    let mut stream = connect(local);
     assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
     let line = pair.connecting.wait_for("refused by the peer");
     assert!(line.contains(&format!("--permit-open {target}")), "{line}");
@@ -162,9 +147,9 @@ fn a_forbidden_target_names_the_flag() {
 
 #[test]
 fn a_restarted_listener_is_found_again_and_the_ports_stay_open() {
-    let pair = pair(web_server(100_000), &[], "");
-    assert!(get(pair.local) == page(100_000));
-    let Pair { server, client, listening, connecting, link, local } = pair;
+    let (pair, local) = pair(web_server(100_000), &[], "");
+    assert!(get(local) == page(100_000));
+    let Pair { server, client, listening, connecting, link } = pair;
     drop(listening);
     let (_listening, _) = server.listen_on(&link, &["--allow", &client.public_key()]);
     connecting.wait_for("opening a new bond");
@@ -174,8 +159,8 @@ fn a_restarted_listener_is_found_again_and_the_ports_stay_open() {
 #[cfg(unix)]
 #[test]
 fn a_listener_that_ends_well_is_found_again_too() {
-    let pair = pair(web_server(100_000), &[], "");
-    let Pair { server, client, listening, connecting, link, local } = pair;
+    let (pair, local) = pair(web_server(100_000), &[], "");
+    let Pair { server, client, listening, connecting, link } = pair;
     // Before the first packet of the other end there is nobody to tell.
     listening.wait_for(": up");
     listening.signal(rustix::process::Signal::TERM);

@@ -1,9 +1,23 @@
 //! The program as a user meets it: exit codes, messages, results.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod bonds;
 mod forward;
 mod keys;
+#[cfg(target_os = "linux")]
+mod load;
 mod measure;
+mod pair;
+#[cfg(unix)]
+mod pipe;
+#[cfg(unix)]
+mod remote;
+#[cfg(unix)]
+mod socks;
+#[cfg(target_os = "linux")]
+mod tools;
+mod udp;
+#[cfg(unix)]
+mod unix;
 mod usage;
 mod user;

@@ -107,7 +107,25 @@ fn bad_forwards_are_explained() {
     for (forward, part) in
         [("8080", "[bind:]port:host:port"), ("80:h:x", "no port"), ("1:h:2,class=fast", "class=fast")]
     {
-        assert_usage(&["connect", "tcp:h", "--peer", PEER, "-L", forward], &[part]);
+        for option in ["-L", "-R"] {
+            assert_usage(&["connect", "tcp:h", "--peer", PEER, option, forward], &[part]);
+        }
     }
+    for (option, value, part) in [
+        ("-L", "udp/1:/run/a", "udp/[bind:]port:host:port"),
+        ("-L", "udp/1:h:2,class=bulk", "class="),
+        ("-R", "/run/../a:h:2", "absolute path"),
+        ("-D", "x", "[bind:]port"),
+        ("-D", "1:2:3", "for example 1080"),
+        ("-W", "22", "host:port"),
+        ("-W", "h:0", "no port"),
+    ] {
+        assert_usage(&["connect", "tcp:h", "--peer", PEER, option, value], &[part]);
+    }
+    assert_usage(
+        &["connect", "tcp:h", "--peer", PEER, "-W", "h:22", "-L", "1:h:2"],
+        &["-W", "cannot be used with"],
+    );
+    assert_usage(&["listen", "tcp:h", "--permit-listen", "8080"], &["HOST:PORT"]);
     assert_usage(&["listen", "tcp:h", "--permit-open", "web"], &["HOST:PORT"]);
 }

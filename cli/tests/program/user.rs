@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 /// Longest wait for anything: far above what any test needs, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_bondwire");
 
 /// A user with an own configuration folder.
 pub(crate) struct User {
@@ -46,21 +49,23 @@ impl User {
 
     /// Starts the program.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bondwire"))
-            .args(arguments)
+        Running::start(self.command(Path::new(PROGRAM)).args(arguments).stdin(Stdio::null()))
+    }
+
+    /// Starts the program with a pipe to its standard input.
+    pub(crate) fn start_piped(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(Path::new(PROGRAM)).args(arguments).stdin(Stdio::piped()))
+    }
+
+    /// A command of this user.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .env("HOME", self.home())
             .env("XDG_CONFIG_HOME", self.home().join("config"))
             .env_remove("RUST_LOG")
-            .env_remove("JOURNAL_STREAM")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Running { child, lines }
+            .env_remove("JOURNAL_STREAM");
+        command
     }
 
     /// The user's public key, made when missing.
@@ -79,9 +84,7 @@ impl User {
     pub(crate) fn listen_on(&self, link: &str, arguments: &[&str]) -> (Running, String) {
         let arguments: Vec<_> = ["listen", link].iter().chain(arguments).copied().collect();
         let running = self.start(&arguments);
-        let line = running.wait_for("listening on tcp ");
-        let address = line.split("listening on tcp ").nth(1).unwrap().trim();
-        let link = format!("tcp:{address}");
+        let link = running.link();
         (running, link)
     }
 }
@@ -105,6 +108,31 @@ impl Ended {
 }
 
 impl Running {
+    /// Starts a command and listens to its standard error.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// The LINK to this listener.
+    pub(crate) fn link(&self) -> String {
+        let line = self.wait_for("listening on tcp ");
+        format!("tcp:{}", line.split("listening on tcp ").nth(1).unwrap().trim())
+    }
+
+    /// The pipes to its standard input and from its standard output.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        (self.child.stdin.take().unwrap(), self.child.stdout.take().unwrap())
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line on standard error that contains `part`.
     #[track_caller]
     pub(crate) fn wait_for(&self, part: &str) -> String {
@@ -134,10 +162,12 @@ impl Running {
     /// Waits for the end of the program.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Ended {
-        let mut stdout = self.child.stdout.take().unwrap();
+        let stdout = self.child.stdout.take();
         let output = thread::spawn(move || {
             let mut text = String::new();
-            stdout.read_to_string(&mut text).unwrap();
+            if let Some(mut stdout) = stdout {
+                stdout.read_to_string(&mut text).unwrap();
+            }
             text
         });
         let deadline = Instant::now() + PATIENCE;
