@@ -64,7 +64,7 @@ impl Rank {
 
 impl LinkPolicy {
     /// What holds when both ends have a wish.
-    pub(crate) fn with_peer(self, peer: Self) -> Self {
+    pub fn with_peer(self, peer: Self) -> Self {
         let caps = self.cap_bytes_per_second.into_iter().chain(peer.cap_bytes_per_second);
         Self {
             usage: self.usage.max(peer.usage),
