@@ -11,16 +11,17 @@ pub const BATCH_BYTES: usize = 128 << 10;
 pub const BATCH_PACKETS_MAX: usize = 64;
 /// Size of a byte stream's read buffer once the other end is authenticated, in bytes.
 pub const READ_BUFFER_BYTES: usize = 256 << 10;
-/// Such buffers that a link keeps to use again.
-pub const READ_BUFFERS_KEPT: usize = 8;
+/// Such buffers that a process keeps to use again: what eight fast links have in use, 16 MiB.
+pub const READ_BUFFERS_KEPT: usize = 64;
 /// Room left in it, in bytes, below which a fresh one is taken: what remains is not worth a system call.
 pub const READ_SPACE_MIN_BYTES: usize = 32 << 10;
 /// Bytes that one write copies at most: the bond's lock is held for as long as that takes.
 pub const WRITE_BYTES_MAX: usize = 128 << 10;
 /// Writes of at least this many bytes are copied outside the bond's lock; smaller ones are put together by the engine.
 pub const COPY_MIN_BYTES: usize = 8 << 10;
-/// Buffers of [`WRITE_BYTES_MAX`] for such copies that a bond keeps to use again: as many as are in flight on fast links.
-pub const COPY_BUFFERS_KEPT: usize = 32;
+/// Buffers of [`WRITE_BYTES_MAX`] for such copies that a process keeps to use again: as many as are in flight on fast
+/// links, 8 MiB.
+pub const COPY_BUFFERS_KEPT: usize = 64;
 /// Bytes a stream takes from the engine ahead of small reads, so that not each of them takes the lock.
 pub const READ_AHEAD_BYTES: usize = 32 << 10;
 

@@ -1,16 +1,26 @@
-//! Large buffers that are used again once everything cut from them is gone.
+//! Large buffers that are used again once everything cut from them is gone, shared by all bonds of the process.
 //!
 //! Packets and chunks are cut from buffers without a copy and live on for a while: a buffer is free again when the last
 //! of them is dropped, wherever that happens. Fresh memory instead would cost a page fault for every 4 KiB, which is
-//! more than all else that happens to these bytes in user space.
+//! more than all else that happens to these bytes in user space. A pool for each link instead would keep, for hundreds
+//! of bonds, what each of them once needed at its peak.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-/// Buffers that are looked at for a free one; the oldest are the likeliest.
-const LOOKS: usize = 2;
+use crate::limits::{COPY_BUFFERS_KEPT, READ_BUFFER_BYTES, READ_BUFFERS_KEPT, WRITE_BYTES_MAX};
+
+/// What links read into.
+pub(crate) static READ_BUFFERS: BufferPool = BufferPool::new(READ_BUFFER_BYTES, READ_BUFFERS_KEPT);
+
+/// What applications' bytes are copied into.
+pub(crate) static COPY_BUFFERS: BufferPool = BufferPool::new(WRITE_BYTES_MAX, COPY_BUFFERS_KEPT);
+
+/// Buffers that are looked at for a free one; the oldest are the likeliest. Those of a reader that stands still are
+/// passed over.
+const LOOKS: usize = 8;
 
 /// Buffers of one size, of which some are kept.
 #[derive(Debug)]
@@ -18,76 +28,88 @@ pub(crate) struct BufferPool {
     buffer_bytes: usize,
     kept_max: usize,
     /// In the order of their retirement. Each is empty; parts of it may still be in use elsewhere.
-    retired: VecDeque<BytesMut>,
+    retired: Mutex<VecDeque<BytesMut>>,
 }
 
 impl BufferPool {
     pub(crate) const fn new(buffer_bytes: usize, kept_max: usize) -> Self {
-        Self { buffer_bytes, kept_max, retired: VecDeque::new() }
+        Self { buffer_bytes, kept_max, retired: Mutex::new(VecDeque::new()) }
     }
 
     /// An empty buffer.
-    pub(crate) fn take(&mut self) -> BytesMut {
-        let free =
-            (0..LOOKS.min(self.retired.len())).find(|&i| self.retired[i].try_reclaim(self.buffer_bytes));
-        free.and_then(|i| self.retired.remove(i))
-            .unwrap_or_else(|| BytesMut::with_capacity(self.buffer_bytes))
+    pub(crate) fn take(&self) -> BytesMut {
+        self.take_free().unwrap_or_else(|| BytesMut::with_capacity(self.buffer_bytes))
     }
 
-    /// Keeps a buffer for later, if there is room for it.
-    pub(crate) fn retire(&mut self, mut buffer: BytesMut) {
+    fn take_free(&self) -> Option<BytesMut> {
+        let mut retired = self.lock();
+        let looks = LOOKS.min(retired.len());
+        let free = (0..looks).find(|&at| retired[at].try_reclaim(self.buffer_bytes))?;
+        retired.remove(free)
+    }
+
+    /// Keeps a buffer for later, if there is room for it. Parts of it may still be in use.
+    pub(crate) fn retire(&self, mut buffer: BytesMut) {
         buffer.clear();
-        if self.retired.len() == self.kept_max {
-            self.retired.pop_front();
+        let mut retired = self.lock();
+        // Dropped after the lock is released.
+        let _oldest = (retired.len() >= self.kept_max).then(|| retired.pop_front());
+        retired.push_back(buffer);
+        drop(retired);
+    }
+
+    /// Keeps a buffer of which nothing is in use; it will be the next to be taken, while it is still in the cache.
+    pub(crate) fn give_back(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut retired = self.lock();
+        if retired.len() < self.kept_max {
+            retired.push_front(buffer);
         }
-        self.retired.push_back(buffer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<BytesMut>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Copies of applications' bytes, one behind the other in pooled buffers.
+/// Copies of a bond's applications' bytes, one behind the other in pooled buffers.
 #[derive(Debug)]
 pub(crate) struct CopyPool {
-    state: Mutex<CopyState>,
-}
-
-#[derive(Debug)]
-struct CopyState {
-    pool: BufferPool,
+    pool: &'static BufferPool,
     /// The buffer that the next copy goes into.
-    current: Option<BytesMut>,
+    current: Mutex<Option<BytesMut>>,
 }
 
 impl CopyPool {
-    pub(crate) fn new(buffer_bytes: usize, kept_max: usize) -> Self {
-        let pool = BufferPool::new(buffer_bytes, kept_max);
-        Self { state: Mutex::new(CopyState { pool, current: None }) }
+    pub(crate) const fn new(pool: &'static BufferPool) -> Self {
+        Self { pool, current: Mutex::new(None) }
     }
 
-    /// A copy of `data`, which is no longer than the pool's buffers. Copies outside the pool's lock.
+    /// A copy of `data`, which is no longer than the pool's buffers. Copies outside the lock.
     pub(crate) fn copy(&self, data: &[u8]) -> Bytes {
         let mut buffer = self.take(data.len());
         buffer.extend_from_slice(data);
         let copy = buffer.split().freeze();
-        let mut state = self.lock();
         // Another stream may have put one there meanwhile.
-        if let Some(other) = state.current.replace(buffer) {
-            state.pool.retire(other);
+        let other = self.lock().replace(buffer);
+        if let Some(other) = other {
+            self.pool.retire(other);
         }
         copy
     }
 
     fn take(&self, bytes: usize) -> BytesMut {
-        let mut state = self.lock();
-        match state.current.take() {
+        let current = self.lock().take();
+        match current {
             Some(buffer) if buffer.capacity() >= bytes => return buffer,
-            Some(used_up) => state.pool.retire(used_up),
+            Some(used_up) => self.pool.retire(used_up),
             None => {}
         }
-        state.pool.take()
+        self.pool.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, CopyState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<BytesMut>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_when_its_parts_are_gone() {
-        let mut pool = BufferPool::new(1000, 2);
+        let pool = BufferPool::new(1000, 2);
         let mut buffer = pool.take();
         buffer.extend_from_slice(&[1; 1000]);
         let (place, part) = (buffer.as_ptr(), buffer.split().freeze());
@@ -111,17 +133,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_back_goes_out_next_and_no_more_is_kept_than_allowed() {
+        let pool = BufferPool::new(1000, 2);
+        let (first, second, third) = (pool.take(), pool.take(), pool.take());
+        let place = second.as_ptr();
+        pool.retire(first);
+        pool.give_back(second);
+        pool.give_back(third);
+        assert_eq!(pool.lock().len(), 2);
+        assert_eq!(pool.take().as_ptr(), place);
+    }
+
+    #[test]
     fn copies_share_buffers_and_stay_what_they_are() {
-        let pool = CopyPool::new(1000, 4);
+        static POOL: BufferPool = BufferPool::new(1000, 4);
+        let copies = CopyPool::new(&POOL);
         let mut kept = VecDeque::new();
         for round in 0..500_usize {
             let data = vec![round as u8; 1 + round * 7 % 900];
-            kept.push_back((pool.copy(&data), data));
+            kept.push_back((copies.copy(&data), data));
             if kept.len() > 6 {
                 kept.pop_front();
             }
             assert!(kept.iter().all(|(copy, data)| copy == data), "round {round}");
         }
-        assert!(pool.lock().pool.retired.len() <= 4);
+        assert!(POOL.lock().len() <= 4);
     }
 }

@@ -79,7 +79,10 @@ impl PacketReader for TcpReader {
             match self.stream.try_read_buf(self.deframer.read_buffer()) {
                 Ok(0) => return Err(self.deframer.end()),
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stream.readable().await?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.deframer.rest();
+                    self.stream.readable().await?;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }

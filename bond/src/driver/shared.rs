@@ -13,8 +13,8 @@ use tokio::sync::broadcast;
 use super::attach::LinkControl;
 use super::wakes::{Signals, StreamWaiters, Wakes};
 use crate::events::BondEvent;
-use crate::limits::{CLOSE_LINGER, COPY_BUFFERS_KEPT, EVENT_QUEUE_MAX, WRITE_BYTES_MAX};
-use crate::pool::CopyPool;
+use crate::limits::{CLOSE_LINGER, EVENT_QUEUE_MAX};
+use crate::pool::{COPY_BUFFERS, CopyPool};
 
 /// The monotonic clock, as the engine counts it. It stands still where the runtime's does (`tokio::time::pause`).
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl Shared {
             clock,
             role,
             peer: peer.map(OnceLock::from).unwrap_or_default(),
-            copies: CopyPool::new(WRITE_BYTES_MAX, COPY_BUFFERS_KEPT),
+            copies: CopyPool::new(&COPY_BUFFERS),
             dropped_packets: AtomicU64::new(0),
         })
     }

@@ -8,10 +8,8 @@ use std::io;
 use bytes::{Buf, BytesMut};
 
 use super::PacketBatch;
-use crate::limits::{
-    HANDSHAKE_MESSAGE_MAX_BYTES, MTU_MAX_BYTES, READ_BUFFER_BYTES, READ_BUFFERS_KEPT, READ_SPACE_MIN_BYTES,
-};
-use crate::pool::BufferPool;
+use crate::limits::{HANDSHAKE_MESSAGE_MAX_BYTES, MTU_MAX_BYTES, READ_BUFFER_BYTES, READ_SPACE_MIN_BYTES};
+use crate::pool::READ_BUFFERS;
 
 /// Bytes of the length in front of each packet: the headroom that [`write_lengths`] fills.
 pub const LENGTH_BYTES: usize = 2;
@@ -40,9 +38,7 @@ pub fn write_lengths(batch: &mut PacketBatch) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Deframer {
     buffer: BytesMut,
-    /// Buffers of the size that `buffer` has once the other end is authenticated.
-    pool: BufferPool,
-    /// Whether `buffer` is one of these.
+    /// Whether `buffer` is one of [`READ_BUFFERS`], as it is once the other end is authenticated.
     pooled: bool,
     packet_max_bytes: usize,
     authenticated: bool,
@@ -53,7 +49,6 @@ impl Default for Deframer {
     fn default() -> Self {
         Self {
             buffer: BytesMut::new(),
-            pool: BufferPool::new(READ_BUFFER_BYTES, READ_BUFFERS_KEPT),
             pooled: false,
             packet_max_bytes: HANDSHAKE_MESSAGE_MAX_BYTES,
             authenticated: false,
@@ -89,11 +84,20 @@ impl Deframer {
 
     /// Goes on in another buffer with what there is of a packet under way.
     fn change_buffer(&mut self) {
-        let mut fresh = self.pool.take();
+        let mut fresh = READ_BUFFERS.take();
         fresh.extend_from_slice(&self.buffer);
         let old = std::mem::replace(&mut self.buffer, fresh);
         if std::mem::replace(&mut self.pooled, true) {
-            self.pool.retire(old);
+            READ_BUFFERS.retire(old);
+        }
+    }
+
+    /// To be called when nothing more is to be read for now: lets other links have the buffer meanwhile, unless parts
+    /// of it are still in use. So links that are idle hold no memory.
+    pub fn rest(&mut self) {
+        if self.pooled && self.buffer.is_empty() && self.buffer.try_reclaim(READ_BUFFER_BYTES) {
+            READ_BUFFERS.give_back(std::mem::take(&mut self.buffer));
+            self.pooled = false;
         }
     }
 
@@ -171,6 +175,32 @@ mod tests {
         packets.iter().for_each(|p| batch.push(p));
         write_lengths(&mut batch).unwrap();
         batch.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_resting_deframer_holds_nothing_unless_it_is_in_use() {
+        let mut deframer = Deframer::new();
+        deframer.authenticated();
+        let mut out = Vec::new();
+        feed(&mut deframer, &framed(&[vec![7; 100], vec![8; 50]]));
+        deframer.packets(&mut out).unwrap();
+        deframer.rest();
+        assert!(
+            deframer.buffer.capacity() > 0,
+            "packets of it are in use: later ones shall share its memory"
+        );
+        out.clear();
+        feed(&mut deframer, &[0, 2, 1]);
+        deframer.rest();
+        assert_eq!(deframer.buffer.len(), 3, "part of a packet");
+        feed(&mut deframer, &[2]);
+        deframer.packets(&mut out).unwrap();
+        assert_eq!(out.pop().unwrap(), [1, 2][..]);
+        deframer.rest();
+        assert_eq!(deframer.buffer.capacity(), 0);
+        feed(&mut deframer, &framed(&[vec![9; 10]]));
+        deframer.packets(&mut out).unwrap();
+        assert_eq!(out.pop().unwrap(), [9; 10][..]);
     }
 
     #[test]
