@@ -45,6 +45,12 @@ enum Command {
     Cost(Measurement),
     /// Wake-ups and memory of idle bonds
     Idle(Measurement),
+    /// 10 GB to a slow reader: what the programs hold at their peak
+    SlowReader(Measurement),
+    /// 1000 idle connections, opened and closed again and again: memory and descriptors
+    Streams(Measurement),
+    /// Processor time of 64-byte messages that can travel together
+    Messages(Measurement),
     /// Joins two namespaces by emulated links, and takes changes on standard input
     ///
     /// Standard input, one command a line, links counted from 1: `1 down`, `1 up`, `1 reset`,
@@ -159,6 +165,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Latency(measurement) => (scenarios::latency::run, measurement),
         Command::Cost(measurement) => (scenarios::cost::run, measurement),
         Command::Idle(measurement) => (scenarios::idle::run, measurement),
+        Command::SlowReader(measurement) => (scenarios::slow_reader::run, measurement),
+        Command::Streams(measurement) => (scenarios::streams::run, measurement),
+        Command::Messages(measurement) => (scenarios::messages::run, measurement),
         Command::Emulate { links } => return emulate(&links).map(|()| true),
         Command::Serve { address, mptcp } => return server::serve(address, transport(mptcp)).map(|()| true),
         Command::Send { address, seconds, mptcp } => {

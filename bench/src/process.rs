@@ -37,6 +37,10 @@ pub struct Usage {
     pub context_switches: u64,
     /// Memory that is in use and its own; shared pages count in part (PSS), in bytes.
     pub memory_bytes: u64,
+    /// The most memory it ever had in use, shared pages included (peak RSS), in bytes.
+    pub peak_memory_bytes: u64,
+    /// Open file descriptors.
+    pub open_files: usize,
 }
 
 impl Service {
@@ -110,10 +114,16 @@ impl Service {
     /// If it has ended.
     pub fn usage(&self) -> Result<Usage> {
         let pid = self.pid();
-        let read = || Some((cpu_seconds(pid)?, context_switches(pid)?, memory_bytes(pid)?));
-        let (cpu_seconds, context_switches, memory_bytes) =
-            read().with_context(|| format!("{} has ended: {}", self.name, self.last_words()))?;
-        Ok(Usage { cpu_seconds, context_switches, memory_bytes })
+        let read = || {
+            Some(Usage {
+                cpu_seconds: cpu_seconds(pid)?,
+                context_switches: context_switches(pid)?,
+                memory_bytes: kib_line(pid, "smaps_rollup", "Pss:")?,
+                peak_memory_bytes: kib_line(pid, "status", "VmHWM:")?,
+                open_files: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
+            })
+        };
+        read().with_context(|| format!("{} has ended: {}", self.name, self.last_words()))
     }
 
     /// Kills the program, without any warning to it.
@@ -197,9 +207,9 @@ fn context_switches(pid: u32) -> Option<u64> {
     Some(sum)
 }
 
-fn memory_bytes(pid: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let kib: u64 =
-        rollup.lines().find(|line| line.starts_with("Pss:"))?.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
+/// The bytes that the line `key` of a file in `/proc/PID` tells in KiB.
+fn kib_line(pid: u32, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

@@ -12,13 +12,16 @@ use crate::network::Network;
 use crate::report::{Report, Table};
 use crate::stats::{ms, percentile};
 use crate::subject::{Route, Subject};
-use crate::traffic::{Arrival, client};
+use crate::traffic::{Arrival, client, clock};
 
 const RATE_BITS_PER_SECOND: u64 = 20_000_000;
 const DEFAULT_SILENCE_SECONDS: u64 = 3;
 
 /// Undisturbed time at the start and after each silence.
 const CALM: Duration = Duration::from_secs(4);
+
+/// Time after a link went silent or came back in which latencies belong to that.
+const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// The links go silent one after the other, so that the one the stream prefers is among them.
 const LINKS: usize = 2;
@@ -31,6 +34,8 @@ struct Delivery {
     median_ms: f64,
     p99_ms: f64,
     max_ms: f64,
+    /// The 99th percentile of the blocks that were due outside the time right after a cut.
+    calm_p99_ms: f64,
 }
 
 /// Measures each subject with links that go silent, and plain TCP also on a link that never does.
@@ -52,18 +57,26 @@ pub fn run(options: &Options) -> Result<Report> {
         "Latency: from the moment a block was due to its last byte at the receiver; plain TCP runs undisturbed, \
          as the measure."
             .into(),
+        format!("In the calm: of blocks due later than {AFTERMATH:?} after a link went silent or came back."),
     ]);
-    let mut table =
-        Table::new(&["subject", "round", "longest gap, ms", "median latency, ms", "p99, ms", "largest, ms"]);
+    let mut table = Table::new(&[
+        "subject",
+        "round",
+        "longest gap, ms",
+        "median latency, ms",
+        "p99, ms",
+        "p99 in the calm, ms",
+        "largest, ms",
+    ]);
     let mut runs = Vec::new();
     for round in 1..=options.rounds {
         for &subject in &options.subjects {
             progress(&format!("failover: {subject}, round {round}"));
             match measure(options, &network, subject, silence) {
                 Ok(delivery) => {
-                    let Delivery { longest_gap_ms, median_ms, p99_ms, max_ms, .. } = delivery;
-                    let figures =
-                        [longest_gap_ms, median_ms, p99_ms, max_ms].map(|figure| format!("{figure:.1}"));
+                    let Delivery { longest_gap_ms, median_ms, p99_ms, max_ms, calm_p99_ms, .. } = delivery;
+                    let figures = [longest_gap_ms, median_ms, p99_ms, calm_p99_ms, max_ms]
+                        .map(|figure| format!("{figure:.1}"));
                     let mut row = vec![subject.to_string(), round.to_string()];
                     row.extend(figures);
                     table.rows.push(row);
@@ -73,7 +86,7 @@ pub fn run(options: &Options) -> Result<Report> {
                 Err(error) if subject == Subject::Mptcp => {
                     progress(&format!("failover: {subject}, round {round}: {error:#}"));
                     let mut row = vec![subject.to_string(), round.to_string(), "stopped for good".into()];
-                    row.extend(["–"; 3].map(str::to_owned));
+                    row.extend(["–"; 4].map(str::to_owned));
                     table.rows.push(row);
                     runs.push(json!({ "subject": subject, "round": round, "delivery": null }));
                 }
@@ -91,6 +104,7 @@ fn measure(options: &Options, network: &Network, subject: Subject, silence: Dura
     let route = Route::open(subject, &options.programs, hosts, &far_addresses(LINKS))?;
     let links = u32::try_from(LINKS)?;
     let length = CALM + (silence + CALM) * links;
+    let mut changes_ns = Vec::new();
     let arrivals = std::thread::scope(|scope| {
         let stream = scope.spawn(|| {
             network
@@ -99,26 +113,36 @@ fn measure(options: &Options, network: &Network, subject: Subject, silence: Dura
         });
         for index in (0..LINKS).filter(|_| subject != Subject::Plain) {
             std::thread::sleep(CALM);
-            network.emulator.set_gates(index, Gate::Blackhole);
-            std::thread::sleep(silence);
-            network.emulator.set_gates(index, Gate::Open);
+            for (gate, length) in [(Gate::Blackhole, silence), (Gate::Open, Duration::ZERO)] {
+                changes_ns.push(clock::now_ns());
+                network.emulator.set_gates(index, gate);
+                std::thread::sleep(length);
+            }
         }
         stream.join().map_err(|_| anyhow::anyhow!("the stream's thread panicked"))?
     })?;
-    summary(&arrivals)
+    summary(&arrivals, &changes_ns)
 }
 
-fn summary(arrivals: &[Arrival]) -> Result<Delivery> {
+/// `changes_ns`: when a link went silent or came back.
+fn summary(arrivals: &[Arrival], changes_ns: &[u64]) -> Result<Delivery> {
     let gaps = arrivals.windows(2).map(|pair| pair[1].arrived_ns.saturating_sub(pair[0].arrived_ns));
     let longest_gap = Duration::from_nanos(gaps.max().context("nothing arrived")?);
     let latency = |block: &Arrival| Duration::from_nanos(block.arrived_ns.saturating_sub(block.scheduled_ns));
     let mut latencies: Vec<Duration> = arrivals.iter().map(latency).collect();
     latencies.sort();
+    let is_calm = |block: &&Arrival| {
+        let after_ns = |change_ns: &u64| block.scheduled_ns.checked_sub(*change_ns);
+        !changes_ns.iter().filter_map(after_ns).any(|after_ns| after_ns < AFTERMATH.as_nanos() as u64)
+    };
+    let mut calm: Vec<Duration> = arrivals.iter().filter(is_calm).map(latency).collect();
+    calm.sort();
     Ok(Delivery {
         blocks: arrivals.len(),
         longest_gap_ms: ms(longest_gap),
         median_ms: ms(percentile(&latencies, 50)),
         p99_ms: ms(percentile(&latencies, 99)),
         max_ms: ms(percentile(&latencies, 100)),
+        calm_p99_ms: ms(percentile(&calm, 99)),
     })
 }

@@ -230,7 +230,7 @@ fn judge(subject: Subject, way: Way, download: &Download, expected: &[u8; 32]) -
         after_cut: settled(cut),
         whole_cut: series.mbytes_per_second(cut + SETTLE, back),
         after_return: settled(back),
-        longest_gap_seconds: Duration::from_nanos(series.longest_gap_ns).as_secs_f64(),
+        longest_gap_seconds: series.longest_gap(Duration::ZERO, Duration::MAX).as_secs_f64(),
         carried_per_byte: download.carried_bytes as f64 / FILE_BYTES as f64,
         tenths_mbytes: series.buckets.iter().map(|&bytes| bytes as f64 / 1e6).collect(),
     }

@@ -6,17 +6,16 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::{Options, far_addresses, progress};
+use super::{Options, far_addresses, mib, progress, raise_file_limit};
 use crate::namespace::Namespace;
 use crate::network;
 use crate::process::Service;
 use crate::report::{Report, Table};
 use crate::stats::percentile;
 use crate::subject::{Keys, START_LIMIT};
-use crate::traffic::{Transport, client};
+use crate::traffic::{Transport, client, crowd};
 
 const BONDS: usize = 256;
 const LINKS: usize = 2;
@@ -28,6 +27,9 @@ const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the scenario waits for them, to tell late from never.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time after the transfers until everything has come to rest.
+const REST: Duration = Duration::from_secs(3);
 
 /// The slowest transfer may take so many times as long as the fastest.
 const FAIR: f64 = 2.0;
@@ -45,16 +47,19 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut listener = keys.listen(&options.programs, &far)?;
     progress(&format!("many: {BONDS} bonds"));
     let mut connectors = connect_all(options, &keys, &near)?;
-    at_once(&near, |target, _| client::wait_until_answering(target, PATIENCE))?;
+    at_once(&near, |target| client::wait_until_answering(target, PATIENCE))?;
     progress("many: transfers");
-    let times = at_once(&near, |target, index| client::send_checked(target, BYTES_EACH, index as u64))?;
+    let targets = (0..BONDS).map(target).collect::<Result<Vec<_>>>()?;
+    let mut times = near.run(|| crowd::send_checked(&targets, BYTES_EACH))?;
+    times.sort();
     let (fastest, slowest) = (percentile(&times, 0), percentile(&times, 100));
-    let memory_bytes = listener.usage()?.memory_bytes;
+    std::thread::sleep(REST);
+    let usage = listener.usage()?;
 
     progress("many: the listener is killed and started again");
     listener.kill();
     let listener = keys.listen(&options.programs, &far)?;
-    let returns = at_once(&near, |target, _| client::wait_until_answering(target, PATIENCE));
+    let returns = at_once(&near, |target| client::wait_until_answering(target, PATIENCE));
     drop(listener);
     let returns = returns.with_context(|| ended(&mut connectors))?;
     let last_return = percentile(&returns, 100);
@@ -62,7 +67,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let ratio = slowest.as_secs_f64() / fastest.as_secs_f64();
     let sum = BYTES_EACH as f64 * BONDS as f64 / 1e6 / slowest.as_secs_f64();
     let mut report = Report::new(&[format!(
-        "{BONDS} bonds of {LINKS} links on one listener, over virtual Ethernet without any limit; each moves {} MB at the same time, every byte checked.",
+        "{BONDS} bonds of {LINKS} links on one listener, over virtual Ethernet without any limit; each moves {} MB, every byte checked. All are up before any transfer begins; one thread gives each transfer 64 KiB in turn.",
         BYTES_EACH / 1_000_000
     )]);
     let mut table = Table::new(&["what", "found", "to reach"]);
@@ -79,7 +84,8 @@ pub fn run(options: &Options) -> Result<Report> {
         ratio <= FAIR,
     );
     check("all together", format!("{sum:.0} MB/s"), "–".into(), true);
-    check("the listener's memory", format!("{} MiB", memory_bytes >> 20), "–".into(), true);
+    let memory = format!("{}, at its peak {}", mib(usage.memory_bytes), mib(usage.peak_memory_bytes));
+    check("the listener's memory at rest", memory, "–".into(), true);
     check(
         "last bond back after a restart",
         format!("{:.2} s", last_return.as_secs_f64()),
@@ -89,7 +95,8 @@ pub fn run(options: &Options) -> Result<Report> {
     report.tables.push(table);
     report.data.insert("many".into(), json!({
         "bonds": BONDS, "fastest_seconds": fastest.as_secs_f64(), "slowest_seconds": slowest.as_secs_f64(),
-        "mbytes_per_second": sum, "listener_memory_bytes": memory_bytes, "last_return_seconds": last_return.as_secs_f64(),
+        "mbytes_per_second": sum, "listener_memory_bytes": usage.memory_bytes,
+        "listener_peak_memory_bytes": usage.peak_memory_bytes, "last_return_seconds": last_return.as_secs_f64(),
     }));
     Ok(report)
 }
@@ -117,16 +124,18 @@ fn port(index: usize) -> Result<u16> {
     Ok(FIRST_PORT + u16::try_from(index)?)
 }
 
+/// Where the forward of bond `index` is to be reached.
+fn target(index: usize) -> Result<SocketAddr> {
+    Ok((Ipv4Addr::LOCALHOST, port(index)?).into())
+}
+
 /// Does something through every bond at the same time. What each one took, sorted.
-fn at_once(
-    near: &Namespace,
-    work: impl Fn(SocketAddr, usize) -> Result<Duration> + Sync,
-) -> Result<Vec<Duration>> {
+fn at_once(near: &Namespace, work: impl Fn(SocketAddr) -> Result<Duration> + Sync) -> Result<Vec<Duration>> {
     let start = Barrier::new(BONDS);
     let one = |index: usize| -> Result<Duration> {
-        let target = port(index).map(|port| (Ipv4Addr::LOCALHOST, port).into());
+        let target = target(index);
         start.wait();
-        work(target?, index).with_context(|| format!("bond {index}"))
+        work(target?).with_context(|| format!("bond {index}"))
     };
     let join = |thread: ScopedJoinHandle<'_, Result<Duration>>| {
         thread.join().unwrap_or_else(|_| Err(anyhow!("a client panicked")))
@@ -141,10 +150,4 @@ fn at_once(
     ensure!(times.len() == BONDS, "{} of {BONDS} bonds reported", times.len());
     times.sort();
     Ok(times)
-}
-
-/// Hundreds of bonds need more descriptors than a login shell allows; the programs inherit this limit.
-fn raise_file_limit() -> Result<()> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the file limit")
 }

@@ -6,13 +6,17 @@ pub mod forward_cut;
 pub mod idle;
 pub mod latency;
 pub mod many;
+pub mod messages;
 pub mod shaped;
+pub mod slow_reader;
 pub mod startup;
+pub mod streams;
 
 use crate::network::{Network, address};
 use crate::subject::{Programs, Subject};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -50,6 +54,17 @@ impl Options {
 /// The far addresses of a network's first links.
 fn far_addresses(count: usize) -> Vec<std::net::Ipv4Addr> {
     (0..count).map(|index| address(index, true)).collect()
+}
+
+/// Hundreds of bonds and connections need more descriptors than a login shell allows; programs inherit this limit.
+fn raise_file_limit() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the file limit")
+}
+
+/// So many bytes, for people.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Says on standard error what is being measured: the tables come only at the end.

@@ -9,8 +9,8 @@ use super::{Options, far_addresses, progress};
 use crate::emulator::{Direction, Shape};
 use crate::network::{Network, address};
 use crate::report::{Report, Table};
-use crate::stats::Spread;
-use crate::subject::{Keys, OMIT_SECONDS, Programs, SERVER_PORT, Subject};
+use crate::stats::{Spread, ms};
+use crate::subject::{Keys, OMIT_SECONDS, Programs, Route, SERVER_PORT, Subject};
 use crate::traffic::{Transport, client};
 
 const DEFAULT_SECONDS: u64 = 10;
@@ -41,11 +41,15 @@ fn cases() -> Vec<Case> {
 }
 
 /// Rates of one case in MB/s, one value for each round.
+#[derive(Default)]
 struct Rates {
     /// Plain TCP, for each link.
     plain: Vec<Vec<f64>>,
     mptcp: Vec<f64>,
     bondwire: Vec<f64>,
+    /// Longest gaps at a receiver behind a forward, in milliseconds: of plain TCP on each link, and of the bond.
+    plain_gaps_ms: Vec<Vec<f64>>,
+    bondwire_gaps_ms: Vec<f64>,
 }
 
 /// Measures every case the options ask for.
@@ -64,6 +68,8 @@ pub fn run(options: &Options) -> Result<Report> {
         "of the sum",
         "Bondwire: MB/s",
         "of the sum",
+        "of the best link",
+        "longest gap, ms: best link, Bondwire",
     ]);
     let mut rows = Vec::new();
     for case in options.choose(cases(), |case| case.name)? {
@@ -80,8 +86,13 @@ pub fn run(options: &Options) -> Result<Report> {
         for rates in [&rates.mptcp, &rates.bondwire] {
             row.extend(against(Spread::of(rates), sum));
         }
+        let best = (0..plain.len()).max_by(|&a, &b| plain[a].median.total_cmp(&plain[b].median)).unwrap_or(0);
+        let of_best = Spread::of(&rates.bondwire).median / plain[best].median;
+        let gaps = [&rates.plain_gaps_ms[best], &rates.bondwire_gaps_ms].map(|gaps| Spread::of(gaps).max);
+        row.extend([format!("{:.1} %", 100.0 * of_best), format!("{:.0}, {:.0}", gaps[0], gaps[1])]);
         table.rows.push(row);
         rows.push(json!({
+            "best_link_share": of_best, "longest_gap_ms": { "best_link": gaps[0], "bondwire": gaps[1] },
             "case": case.name, "links": links, "plain_mbytes_per_second": plain, "sum_mbytes_per_second": sum,
             "mptcp_mbytes_per_second": Spread::of(&rates.mptcp), "mptcp_share": Spread::of(&rates.mptcp).median / sum,
             "bondwire_mbytes_per_second": Spread::of(&rates.bondwire),
@@ -102,6 +113,7 @@ fn conditions(options: &Options, network: &Network, seconds: u64) -> Result<Vec<
         format!(
             "{seconds} s each after {OMIT_SECONDS} s of warm-up; the median of {rounds} interleaved rounds (smallest to largest)."
         ),
+        "The longest gap at a receiver in that time, the worst of all rounds; the bond's in a further run, through a port forward.".into(),
         format!(
             "TCP and MPTCP with {congestion_control} for congestion control. Links drop the tail of a full queue."
         ),
@@ -119,44 +131,70 @@ fn measure(
     if wants(Subject::Mptcp) {
         network.enable_mptcp()?;
     }
-    let mut rates =
-        Rates { plain: vec![Vec::new(); case.links.len()], mptcp: Vec::new(), bondwire: Vec::new() };
-    let mut note = |into: &mut Vec<f64>, subject: Subject, outcome: Result<f64>| match outcome {
-        Ok(rate) => {
-            progress(&format!("{}: {subject} {rate:.2} MB/s", case.name));
-            into.push(rate);
+    let mut rates = Rates {
+        plain: vec![Vec::new(); case.links.len()],
+        plain_gaps_ms: vec![Vec::new(); case.links.len()],
+        ..Rates::default()
+    };
+    let mut note = |subject: Subject, outcome: Result<(f64, f64)>| -> Option<(f64, f64)> {
+        match &outcome {
+            Ok((rate, gap_ms)) => {
+                progress(&format!("{}: {subject} {rate:.2} MB/s, longest gap {gap_ms:.0} ms", case.name));
+            }
+            Err(error) => failures.push(format!("{}: {subject}: {error:#}", case.name)),
         }
-        Err(error) => failures.push(format!("{}: {subject}: {error:#}", case.name)),
+        outcome.ok()
     };
     for _ in 0..options.rounds {
-        for (index, rates) in rates.plain.iter_mut().enumerate() {
-            note(rates, Subject::Plain, tcp(options, network, index, Transport::Plain, seconds));
+        for index in 0..case.links.len() {
+            let plain = tcp(options, network, index, Transport::Plain, seconds);
+            let noted = note(Subject::Plain, plain);
+            rates.plain[index].extend(noted.map(|(rate, _)| rate));
+            rates.plain_gaps_ms[index].extend(noted.map(|(_, gap_ms)| gap_ms));
         }
         if wants(Subject::Mptcp) {
-            let rate = tcp(options, network, 0, Transport::Mptcp, seconds);
-            note(&mut rates.mptcp, Subject::Mptcp, rate);
+            let mptcp = tcp(options, network, 0, Transport::Mptcp, seconds);
+            rates.mptcp.extend(note(Subject::Mptcp, mptcp).map(|(rate, _)| rate));
         }
         if wants(Subject::Bondwire) {
-            let rate = bondwire(&options.programs, network, seconds);
-            note(&mut rates.bondwire, Subject::Bondwire, rate);
+            let bond = bondwire(&options.programs, network, seconds)
+                .and_then(|rate| Ok((rate, longest_gap_ms(&options.programs, network, seconds)?)));
+            let noted = note(Subject::Bondwire, bond);
+            rates.bondwire.extend(noted.map(|(rate, _)| rate));
+            rates.bondwire_gaps_ms.extend(noted.map(|(_, gap_ms)| gap_ms));
         }
     }
     Ok(rates)
 }
 
-/// What a TCP or MPTCP connection, opened over link `index`, brings to the receiver.
+/// The longest gap at a receiver behind a forward over all links.
+fn longest_gap_ms(programs: &Programs, network: &Network, seconds: u64) -> Result<f64> {
+    let hosts = [&network.near, &network.far];
+    let route = Route::open(Subject::Bondwire, programs, hosts, &far_addresses(network.shapes.len()))?;
+    let [from, to] = window(seconds);
+    let series = network.near.run(|| client::send_bulk(route.address, route.transport, to))?;
+    Ok(ms(series.longest_gap(from, to)))
+}
+
+/// The time that counts, from the first byte on.
+fn window(seconds: u64) -> [Duration; 2] {
+    [OMIT_SECONDS, OMIT_SECONDS + seconds].map(Duration::from_secs)
+}
+
+/// What a TCP or MPTCP connection, opened over link `index`, brings to the receiver in MB/s, and its longest gap there
+/// in milliseconds.
 fn tcp(
     options: &Options,
     network: &Network,
     index: usize,
     transport: Transport,
     seconds: u64,
-) -> Result<f64> {
+) -> Result<(f64, f64)> {
     let _server = options.programs.serve(&network.far, transport)?;
-    let (omit, end) = (Duration::from_secs(OMIT_SECONDS), Duration::from_secs(OMIT_SECONDS + seconds));
+    let [from, to] = window(seconds);
     let target = (address(index, true), SERVER_PORT).into();
-    let series = network.near.run(|| client::send_bulk(target, transport, end))?;
-    Ok(series.mbytes_per_second(omit, end))
+    let series = network.near.run(|| client::send_bulk(target, transport, to))?;
+    Ok((series.mbytes_per_second(from, to), ms(series.longest_gap(from, to))))
 }
 
 /// What `bondwire speed` reports, held against what the links have really carried.

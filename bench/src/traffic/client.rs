@@ -1,6 +1,6 @@
 //! The near side of every measurement. See [`super::server`] for what each one asks of the server.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::pattern::Content;
+use super::server::INTACT;
 use super::{Arrival, PACED_BLOCK_BYTES, Series, Transport, clock};
 
 const BLOCK_BYTES: usize = 128 << 10;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longer silence than any scenario makes on purpose: then the measurement has failed.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of one message of a ping-pong.
 pub const PING_BYTES: usize = 64;
@@ -61,17 +62,30 @@ pub fn send_bulk(address: SocketAddr, transport: Transport, window: Duration) ->
 /// # Errors
 /// If the connection fails or a byte arrives changed.
 pub fn send_checked(address: SocketAddr, size: u64, seed: u64) -> Result<Duration> {
+    send_for_verdict(address, size, seed, &put(size, seed))
+}
+
+fn send_for_verdict(address: SocketAddr, size: u64, seed: u64, request: &str) -> Result<Duration> {
     let since = Instant::now();
     let mut stream = connect(address, Transport::Plain)?;
-    writeln!(stream, "PUT {size} {seed}")?;
-    std::io::copy(
-        &mut Content::range(seed, 0, size),
-        &mut std::io::BufWriter::with_capacity(BLOCK_BYTES, &stream),
-    )?;
+    writeln!(stream, "{request}")?;
+    let mut content = Content::range(seed, 0, size);
+    std::io::copy(&mut content, &mut BufWriter::with_capacity(BLOCK_BYTES, &stream))?;
     let mut verdict = String::new();
     BufReader::new(&stream).read_line(&mut verdict).context("no verdict from the server")?;
-    ensure!(verdict == "OK\n", "the data arrived changed or in part: {verdict:?}");
+    ensure!(verdict.as_bytes() == INTACT, "the data arrived changed or in part: {verdict:?}");
     Ok(since.elapsed())
+}
+
+/// A connection on which the server expects `size` bytes of stream `seed`.
+pub(super) fn announce_checked(address: SocketAddr, size: u64, seed: u64) -> Result<TcpStream> {
+    let mut stream = connect(address, Transport::Plain)?;
+    writeln!(stream, "{}", put(size, seed))?;
+    Ok(stream)
+}
+
+fn put(size: u64, seed: u64) -> String {
+    format!("PUT {size} {seed}")
 }
 
 /// Sends blocks at a steady `bits_per_second` for so long, and returns when each one was due and when it came.
@@ -122,6 +136,34 @@ pub fn ping(address: SocketAddr, length: Duration, pause: Duration) -> Result<Ve
         sleep(pause);
     }
     Ok(times)
+}
+
+/// Opens `count` connections that carry nothing once each has echoed one byte.
+///
+/// # Errors
+/// If one of them fails.
+pub fn open_idle(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+    let open = |_| {
+        let mut stream = connect(address, Transport::Plain)?;
+        stream.write_all(b"ECHO\nx")?;
+        stream.read_exact(&mut [0])?;
+        Ok(stream)
+    };
+    (0..count).map(open).collect()
+}
+
+/// Sends `size` pseudo-random bytes to a reader that takes `bytes_per_second` in bursts, and checks them. How long
+/// that took.
+///
+/// # Errors
+/// If the connection fails or a byte arrives changed.
+pub fn send_to_slow_reader(
+    address: SocketAddr,
+    size: u64,
+    seed: u64,
+    bytes_per_second: u64,
+) -> Result<Duration> {
+    send_for_verdict(address, size, seed, &format!("SIP {size} {seed} {bytes_per_second}"))
 }
 
 /// Whether the whole way to the server works: one small message there and back within `limit`.

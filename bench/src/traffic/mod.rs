@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod pattern;
 mod series;
 pub mod server;

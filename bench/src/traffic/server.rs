@@ -5,12 +5,13 @@
 //! | `GET /BYTES HTTP/1.1` | a file of so many pseudo-random bytes (RFC 9110, with byte ranges) |
 //! | `SINK MILLISECONDS` | counts what comes for so long after the first byte, then answers with a [`Series`] |
 //! | `PUT BYTES SEED` | takes so many bytes, checks each one, answers `OK` or `WRONG` |
+//! | `SIP BYTES SEED RATE` | the same, but takes no more than `RATE` bytes in a second, in bursts with pauses between |
 //! | `PACED` | notes when each block of a paced stream comes; on its end answers with the [`Arrival`]s |
 //! | `ECHO` | sends everything back at once |
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -20,7 +21,13 @@ use super::{Arrival, PACED_BLOCK_BYTES, Series, Transport, clock};
 /// Which pseudo-random stream the files of the HTTP server are made of.
 pub const FILE_SEED: u64 = 0x0b0a_d21e;
 
+/// The answer to a `PUT` whose every byte was right.
+pub const INTACT: &[u8] = b"OK\n";
+
 const BLOCK_BYTES: usize = 128 << 10;
+/// What a slow reader takes in one go: more than the buffers on its way hold, so that each pause fills them all.
+const SIP_BURST_BYTES: u64 = 300_000_000;
+
 const BACKLOG: i32 = 1024;
 const REQUEST_LINE_BYTES_MAX: u64 = 4096;
 const HEADER_LINES_MAX: usize = 100;
@@ -52,6 +59,10 @@ fn answer(stream: &TcpStream) -> Result<()> {
         ["GET", path, _] => send_file(&mut reader, stream, path),
         ["SINK", milliseconds] => count(&mut reader, stream, Duration::from_millis(milliseconds.parse()?)),
         ["PUT", bytes, seed] => check(&mut reader, stream, bytes.parse()?, seed.parse()?),
+        ["SIP", bytes, seed, rate] => {
+            let mut reader = Sipping::new(&mut reader, rate.parse()?);
+            check(&mut reader, stream, bytes.parse()?, seed.parse()?)
+        }
         ["PACED"] => note_arrivals(&mut reader, stream),
         ["ECHO"] => echo(&mut reader, stream),
         _ => bail!("unknown request {request:?}"),
@@ -136,8 +147,36 @@ fn check(reader: &mut impl Read, mut stream: &TcpStream, size: u64, seed: u64) -
         intact &= block[..length] == expected[..length];
         position += length as u64;
     }
-    stream.write_all(if intact { b"OK\n" } else { b"WRONG\n" })?;
+    stream.write_all(if intact { INTACT } else { b"WRONG\n" })?;
     Ok(())
+}
+
+/// Reads as fast as it can until it is a burst ahead of its rate, then pauses for as long as that burst lasts.
+struct Sipping<R> {
+    inner: R,
+    rate_bytes_per_second: f64,
+    start: Instant,
+    taken: u64,
+    burst_end: u64,
+}
+
+impl<R> Sipping<R> {
+    fn new(inner: R, rate_bytes_per_second: f64) -> Self {
+        Self { inner, rate_bytes_per_second, start: Instant::now(), taken: 0, burst_end: SIP_BURST_BYTES }
+    }
+}
+
+impl<R: Read> Read for Sipping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken >= self.burst_end {
+            self.burst_end += SIP_BURST_BYTES;
+            let due = Duration::from_secs_f64(self.taken as f64 / self.rate_bytes_per_second);
+            std::thread::sleep(due.saturating_sub(self.start.elapsed()));
+        }
+        let length = self.inner.read(buffer)?;
+        self.taken += length as u64;
+        Ok(length)
+    }
 }
 
 fn note_arrivals(reader: &mut impl Read, mut stream: &TcpStream) -> Result<()> {
