@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use bondwire::Policy;
-use bondwire_tcp::{AddressError, TcpAddress};
+use bondwire_tcp::AddressError;
+
+use crate::medium::{CommandLine, CommandLineError, Medium};
 
 /// Keys that every kind of link has.
 const COMMON_KEYS: [&str; 3] = ["policy", "cap", "weight"];
@@ -14,6 +16,8 @@ const TCP_KEYS: [&str; 3] = ["iface", "source", "cc"];
 const KINDS_TO_COME: [&str; 3] = ["usb", "serial", "gadget"];
 /// The right form of a link, for error messages.
 const FORM: &str = "tcp:HOST[:PORT][,key=value...]";
+/// The right form of the other kinds.
+const OTHER_FORMS: &str = "stdio: or exec:COMMAND";
 
 /// One link of a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub(crate) struct LinkSpec {
     /// What the user wrote, for messages.
     text: String,
     /// Where it leads, with the options of its kind.
-    pub(crate) address: TcpAddress,
+    pub(crate) medium: Medium,
     pub(crate) policy: Policy,
 }
 
@@ -30,9 +34,9 @@ pub(crate) struct LinkSpec {
 pub(crate) enum LinkSpecError {
     #[error("no kind of link; write {FORM}, for example tcp:{0}")]
     NoKind(String),
-    #[error("unknown kind of link {0:?}; this build has tcp; write {FORM}")]
+    #[error("unknown kind of link {0:?}; write {FORM}, {OTHER_FORMS}")]
     UnknownKind(String),
-    #[error("{0} links are not in this build yet; it has tcp; write {FORM}")]
+    #[error("{0} links are not in this build yet; write {FORM}, {OTHER_FORMS}")]
     KindToCome(&'static str),
     #[error("no address; write {FORM}, for example tcp:192.0.2.1:7700")]
     NoAddress,
@@ -40,8 +44,8 @@ pub(crate) enum LinkSpecError {
     Space,
     #[error("{0:?} is not key=value; write {FORM}")]
     NotKeyValue(String),
-    #[error("unknown key {key:?}{}; tcp links have {}", nearest_hint(.nearest), key_list())]
-    UnknownKey { key: String, nearest: Option<&'static str> },
+    #[error("unknown key {key:?}{}; {kind} links have {}", nearest_hint(.nearest), .known.join(", "))]
+    UnknownKey { key: String, nearest: Option<&'static str>, kind: &'static str, known: Vec<&'static str> },
     #[error("key {0} stands there twice; keep one of them")]
     RepeatedKey(String),
     #[error("{0}= has no value; write {0}=VALUE")]
@@ -50,43 +54,40 @@ pub(crate) enum LinkSpecError {
     Policy(String),
     #[error("{0}= is not supported yet: the bond measures each link and shares data by itself; leave it out")]
     Unsupported(&'static str),
+    #[error("stdio: has no address; write stdio: or stdio:,policy=backup")]
+    StdioAddress,
     #[error(transparent)]
     Tcp(#[from] AddressError),
+    #[error(transparent)]
+    Exec(#[from] CommandLineError),
 }
 
 impl FromStr for LinkSpec {
     type Err = LinkSpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = strip_kind(text)?;
-        if rest.contains(char::is_whitespace) {
+        let (kind, rest) = split_kind(text)?;
+        let (address, options) = match kind {
+            Kind::Exec => split_command(rest),
+            Kind::Tcp | Kind::Stdio => match rest.split_once(',') {
+                Some((address, options)) => (address, Some(options)),
+                None => (rest, None),
+            },
+        };
+        if kind == Kind::Tcp && rest.contains(char::is_whitespace) {
             return Err(LinkSpecError::Space);
         }
-        let mut parts = rest.split(',');
-        let address = parts.next().unwrap_or_default();
-        if address.is_empty() {
+        if kind == Kind::Tcp && address.is_empty() {
             return Err(LinkSpecError::NoAddress);
         }
-        let mut tcp_address = address.to_owned();
-        let mut policy = Policy::default();
-        let mut seen: Vec<&str> = Vec::new();
-        for part in parts {
-            let (key, value) = key_value(part)?;
-            if seen.contains(&key) {
-                return Err(LinkSpecError::RepeatedKey(key.to_owned()));
-            }
-            seen.push(key);
-            match key {
-                "policy" => policy = parse_policy(value)?,
-                "cap" => return Err(LinkSpecError::Unsupported("cap")),
-                "weight" => return Err(LinkSpecError::Unsupported("weight")),
-                _ => {
-                    tcp_address.push(',');
-                    tcp_address.push_str(part);
-                }
-            }
-        }
-        Ok(Self { text: text.to_owned(), address: tcp_address.parse()?, policy })
+        let options = Options::parse(kind, options)?;
+        let medium = match kind {
+            Kind::Tcp => Medium::Tcp([&[address], options.own.as_slice()].concat().join(",").parse()?),
+            Kind::Stdio if address.is_empty() => Medium::Stdio,
+            Kind::Stdio => return Err(LinkSpecError::StdioAddress),
+            Kind::Exec => Medium::Exec(address.parse::<CommandLine>()?),
+        };
+        Ok(Self { text: text.to_owned(), medium, policy: options.policy })
     }
 }
 
@@ -96,17 +97,82 @@ impl fmt::Display for LinkSpec {
     }
 }
 
+/// The kinds of links, as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    Stdio,
+    Exec,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Stdio, Self::Exec];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Stdio => "stdio",
+            Self::Exec => "exec",
+        }
+    }
+
+    /// Keys that only this kind has.
+    fn own_keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Tcp => &TCP_KEYS,
+            Self::Stdio | Self::Exec => &[],
+        }
+    }
+
+    fn keys(self) -> Vec<&'static str> {
+        [self.own_keys(), &COMMON_KEYS].concat()
+    }
+}
+
+/// The options of a link.
+#[derive(Default)]
+struct Options<'a> {
+    policy: Policy,
+    /// Those of its kind, as they stand.
+    own: Vec<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(kind: Kind, text: Option<&'a str>) -> Result<Self, LinkSpecError> {
+        let mut options = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for part in text.into_iter().flat_map(|text| text.split(',')) {
+            let (key, value) = key_value(kind, part)?;
+            if seen.contains(&key) {
+                return Err(LinkSpecError::RepeatedKey(key.to_owned()));
+            }
+            seen.push(key);
+            match key {
+                "policy" => options.policy = parse_policy(value)?,
+                "cap" => return Err(LinkSpecError::Unsupported("cap")),
+                "weight" => return Err(LinkSpecError::Unsupported("weight")),
+                _ => options.own.push(part),
+            }
+        }
+        Ok(options)
+    }
+}
+
 /// Takes `tcp:` or `tcp://` off, and explains what else stands there.
-fn strip_kind(text: &str) -> Result<&str, LinkSpecError> {
+fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
     let Some((kind, rest)) = text.split_once(':') else {
         return Err(match known_kind(text) {
-            Some(Ok(())) => LinkSpecError::NoAddress,
+            Some(Ok(Kind::Exec)) => CommandLineError::Empty.into(),
+            Some(Ok(Kind::Stdio)) => LinkSpecError::StdioAddress,
+            Some(Ok(Kind::Tcp)) => LinkSpecError::NoAddress,
             Some(Err(to_come)) => to_come,
             None => LinkSpecError::NoKind(text.to_owned()),
         });
     };
     match known_kind(kind) {
-        Some(Ok(())) => Ok(rest.strip_prefix("//").unwrap_or(rest)),
+        // The command of `exec:` may begin with anything.
+        Some(Ok(Kind::Exec)) => Ok((Kind::Exec, rest)),
+        Some(Ok(kind)) => Ok((kind, rest.strip_prefix("//").unwrap_or(rest))),
         Some(Err(to_come)) => Err(to_come),
         // `10.0.0.1:7700` and `[fe80::1]:7700` lack the kind; `udp:10.0.0.1` names a strange one.
         None if kind.contains(['.', '[']) || kind == "localhost" || kind.is_empty() => {
@@ -116,12 +182,24 @@ fn strip_kind(text: &str) -> Result<&str, LinkSpecError> {
     }
 }
 
-fn known_kind(kind: &str) -> Option<Result<(), LinkSpecError>> {
-    if kind.eq_ignore_ascii_case("tcp") {
-        return Some(Ok(()));
+fn known_kind(kind: &str) -> Option<Result<Kind, LinkSpecError>> {
+    if let Some(known) = Kind::ALL.into_iter().find(|known| kind.eq_ignore_ascii_case(known.name())) {
+        return Some(Ok(known));
     }
     let to_come = KINDS_TO_COME.into_iter().find(|known| kind.eq_ignore_ascii_case(known))?;
     Some(Err(LinkSpecError::KindToCome(to_come)))
+}
+
+/// Splits the options off a command. Commands may hold commas, so only known keys at the very end are options.
+fn split_command(text: &str) -> (&str, Option<&str>) {
+    let is_option = |part: &str| part.split_once('=').is_some_and(|(key, _)| COMMON_KEYS.contains(&key));
+    let mut command = text;
+    while let Some((before, part)) = command.rsplit_once(',')
+        && is_option(part)
+    {
+        command = before;
+    }
+    (command, text[command.len()..].strip_prefix(','))
 }
 
 fn parse_policy(text: &str) -> Result<Policy, LinkSpecError> {
@@ -133,12 +211,14 @@ fn parse_policy(text: &str) -> Result<Policy, LinkSpecError> {
     }
 }
 
-fn key_value(part: &str) -> Result<(&str, &str), LinkSpecError> {
+fn key_value(kind: Kind, part: &str) -> Result<(&str, &str), LinkSpecError> {
     let Some((key, value)) = part.split_once('=') else {
         return Err(LinkSpecError::NotKeyValue(part.to_owned()));
     };
-    if !all_keys().any(|known| known == key) {
-        return Err(LinkSpecError::UnknownKey { key: key.to_owned(), nearest: nearest(key) });
+    let known = kind.keys();
+    if !known.contains(&key) {
+        let (key, nearest) = (key.to_owned(), nearest(key, &known));
+        return Err(LinkSpecError::UnknownKey { key, nearest, kind: kind.name(), known });
     }
     if value.is_empty() {
         return Err(LinkSpecError::EmptyValue(key.to_owned()));
@@ -146,18 +226,10 @@ fn key_value(part: &str) -> Result<(&str, &str), LinkSpecError> {
     Ok((key, value))
 }
 
-fn all_keys() -> impl Iterator<Item = &'static str> {
-    TCP_KEYS.into_iter().chain(COMMON_KEYS)
-}
-
-fn key_list() -> String {
-    all_keys().collect::<Vec<_>>().join(", ")
-}
-
 /// The valid key that `key` was likely meant to be.
-fn nearest(key: &str) -> Option<&'static str> {
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     let likeness = |known: &str| strsim::jaro_winkler(known, &key.to_ascii_lowercase());
-    let best = all_keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) > 0.6).then_some(best)
 }
 
@@ -167,16 +239,44 @@ fn nearest_hint(nearest: &Option<&'static str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bondwire_tcp::TcpAddress;
+
     use super::*;
+
+    fn tcp(link: &LinkSpec) -> &TcpAddress {
+        match &link.medium {
+            Medium::Tcp(address) => address,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_and_pipes_parse() {
+        let exec = |text: &str| {
+            let link: LinkSpec = text.parse().unwrap();
+            match link.medium {
+                Medium::Exec(command) => (command.words().join("|"), link.policy),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(exec("exec:ssh host nc a 7700"), ("ssh|host|nc|a|7700".to_owned(), Policy::Active));
+        assert_eq!(exec("exec:nc 'a b' \"c,d\",policy=backup"), ("nc|a b|c,d".to_owned(), Policy::Backup));
+        assert_eq!(exec("exec:dd of=x,oflag=direct"), ("dd|of=x,oflag=direct".to_owned(), Policy::Active));
+        assert_eq!(exec("exec://opt/tool").0, "//opt/tool");
+        for text in ["stdio:", "STDIO:", "stdio://"] {
+            assert_eq!(text.parse::<LinkSpec>().unwrap().medium, Medium::Stdio);
+        }
+        assert_eq!("stdio:,policy=paused".parse::<LinkSpec>().unwrap().policy, Policy::Paused);
+    }
 
     #[test]
     fn links_parse() {
         let link: LinkSpec = "tcp:192.0.2.1:7700,iface=eth0,policy=backup,cc=bbr".parse().unwrap();
-        assert_eq!(link.address.to_string(), "192.0.2.1:7700,iface=eth0,cc=bbr");
+        assert_eq!(tcp(&link).to_string(), "192.0.2.1:7700,iface=eth0,cc=bbr");
         assert_eq!(link.policy, Policy::Backup);
         assert_eq!(link.to_string(), "tcp:192.0.2.1:7700,iface=eth0,policy=backup,cc=bbr");
         for same in ["tcp:[2001:db8::1]:7700", "tcp://[2001:db8::1]:7700", "TCP:[2001:db8::1]:7700"] {
-            assert_eq!(same.parse::<LinkSpec>().unwrap().address.to_string(), "[2001:db8::1]:7700");
+            assert_eq!(tcp(&same.parse().unwrap()).to_string(), "[2001:db8::1]:7700");
         }
     }
 

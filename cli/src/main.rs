@@ -10,6 +10,7 @@ mod keys;
 mod link_spec;
 mod links;
 mod logging;
+mod medium;
 mod options;
 mod output;
 mod service;

@@ -45,7 +45,7 @@ enum Cipher {
 }
 
 impl CipherOptions {
-    /// The settings of a bond whose links run over IP, as all links of this build do.
+    /// The settings of a bond whose links strangers may hold, as all links of this build.
     pub(crate) fn bond_config(&self) -> Result<BondConfig, Failure> {
         let mut config = BondConfig { plaintext_over_ip: self.plaintext_over_ip, ..BondConfig::default() };
         match self.cipher {
@@ -70,7 +70,7 @@ impl CipherOptions {
 /// The links to a peer, and who that is.
 #[derive(Args)]
 pub(crate) struct PeerOptions {
-    /// Links to the peer: tcp:HOST[:PORT][,key=value...]
+    /// Links to the peer: tcp:HOST[:PORT][,key=value...], stdio: or exec:COMMAND
     #[arg(value_name = "LINK", required = true)]
     pub(crate) links: Vec<LinkSpec>,
     /// Public key of the peer, as its `bondwire pubkey` prints it

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
 use bondwire::{Bond, BondConfig, DialerHandle, Identity, PublicKey};
-use bondwire_tcp::TcpDialer;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
+use crate::medium::{Media, Medium};
 use crate::options::PeerOptions;
 use crate::service::close_code;
 
@@ -24,6 +24,7 @@ pub(crate) struct Session {
     peer: Option<PublicKey>,
     config: BondConfig,
     links: Vec<LinkSpec>,
+    media: Media,
     first_link_timeout: Duration,
 }
 
@@ -39,11 +40,13 @@ impl Session {
         if options.peer.is_none() {
             tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
         }
+        Media::check(&options.links)?;
         Ok(Self {
             config: options.cipher.bond_config()?,
             identity: options.key.load()?,
             peer: options.peer,
             links: options.links,
+            media: Media::default(),
             first_link_timeout: Duration::from_secs(options.timeout),
         })
     }
@@ -57,12 +60,28 @@ impl Session {
         };
         let bond = bond.map_err(Failure::configuration)?;
         let dial = |link: &LinkSpec| {
-            let dialer = bond.add_dialer(TcpDialer::new(link.address.clone()));
+            let dialer = self.media.dial(&link.medium, &bond);
             dialer.set_policy(link.policy);
             (link.to_string(), dialer)
         };
         let dialers = self.links.iter().map(dial).collect();
         Ok(DialledBond { bond, dialers, first_link_timeout: self.first_link_timeout })
+    }
+
+    /// Waits until no link can ever come up again.
+    pub(crate) async fn links_used_up(&self) -> Failure {
+        self.media.used_up(&self.links).await;
+        Failure::new(Exit::BondLost, "standard input has ended, and with it the only link")
+    }
+
+    /// Waits until what the links needed of this host is gone. To be called after the end of the bonds.
+    pub(crate) async fn ended(&self) {
+        self.media.ended().await;
+    }
+
+    /// Whether a link uses standard input and output.
+    pub(crate) fn uses_stdio(&self) -> bool {
+        self.links.iter().any(|link| link.medium == Medium::Stdio)
     }
 }
 

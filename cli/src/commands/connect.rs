@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::forward::carrier::Carrier;
 use crate::forward::inlet::{Inlet, Route};
 use crate::forward::pipe;
@@ -57,7 +57,9 @@ impl Connect {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let session = Session::new(self.peer)?;
         if let Some(forward) = self.pipe {
-            return run_pipe(&session, &forward, interrupt).await;
+            let ended = run_pipe(&session, &forward, interrupt).await;
+            session.ended().await;
+            return ended;
         }
         let inlets = Inlets::open(self.local, &self.socks).await?;
         let dialled = session.dial()?;
@@ -66,6 +68,7 @@ impl Connect {
             interrupt_or_carry(&session, dialled, inlets, self.remote, &mut tasks, &mut interrupt).await;
         // Waits, so that Unix sockets are removed before the program ends.
         tasks.shutdown().await;
+        session.ended().await;
         ended
     }
 }
@@ -139,7 +142,13 @@ async fn interrupt_or_carry(
         return Err(failure);
     }
     loop {
-        match interrupt.or(async { Ok(dialled.bond.closed().await) }).await {
+        let closed = async {
+            tokio::select! {
+                reason = dialled.bond.closed() => Ok(reason),
+                failure = session.links_used_up() => Err(failure),
+            }
+        };
+        match interrupt.or(closed).await {
             Ok(reason) if may_come_back(&reason) => {
                 tracing::warn!("opening a new bond, the last one ended: {reason}");
                 sleep(REOPEN_PAUSE).await;
@@ -147,15 +156,21 @@ async fn interrupt_or_carry(
                 current.send_replace(serve(tasks, &dialled));
             }
             Ok(reason) => return Err(session::ended(&reason)),
-            Err(interrupted) => {
+            Err(ended) => {
                 dialled.close().await;
-                return Err(interrupted);
+                return Err(ended);
             }
         }
     }
 }
 
 async fn run_pipe(session: &Session, forward: &PipeForward, mut interrupt: Interrupt) -> Result<(), Failure> {
+    if session.uses_stdio() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a stdio: link and -W both want standard input; use one of them",
+        ));
+    }
     let dialled = session.dial()?;
     let mut tasks = JoinSet::new();
     let carrier = serve(&mut tasks, &dialled);

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use bondwire::{AllowedPeers, Bond, ListenConfig, Listener, Policy, PublicKey};
-use bondwire_tcp::TcpAcceptor;
 use clap::Args;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
 use crate::forward::carrier::Carrier;
 use crate::forward::permits::{Permit, Permits};
 use crate::link_spec::LinkSpec;
+use crate::medium::Media;
 use crate::options::{CipherOptions, KeyOption};
 use crate::service::{self, Services, close_code};
 use crate::signals::Interrupt;
@@ -19,7 +20,7 @@ use crate::{events, keys, session};
 /// Arguments of `bondwire listen`.
 #[derive(Args)]
 pub(crate) struct Listen {
-    /// Where to take links: tcp:HOST[:PORT][,key=value...]; tcp:* is every address of this host
+    /// Where to take links: tcp:HOST[:PORT][,key=value...] (tcp:* is every address of this host), stdio: or exec:COMMAND
     #[arg(value_name = "LINK", required = true)]
     links: Vec<LinkSpec>,
     #[command(flatten)]
@@ -43,30 +44,37 @@ pub(crate) struct Listen {
 impl Listen {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let config = ListenConfig { allowed: self.allowed()?, bond: self.cipher.bond_config()? };
+        Media::check(&self.links)?;
         let identity = self.key.load()?;
         let listener = Listener::new(&identity, config).map_err(Failure::configuration)?;
+        let media = Media::default();
         for link in &self.links {
-            listener.add_acceptor(bind(link).await?);
+            accept(link, &listener, &media).await?;
         }
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let held = Arc::default();
         let permits = Permits { open: self.permit_open, listen: self.permit_listen };
         let mut bonds = JoinSet::new();
-        loop {
+        let end = watch::Sender::new(false);
+        let ended = loop {
             tokio::select! {
                 // Bonds first, so that those which wait when the program ends are closed like the others.
                 biased;
                 bond = listener.accept() => {
                     let services = Services { permits: permits.clone(), held: Arc::clone(&held), speed: true };
-                    bonds.spawn(serve(bond, services, interrupt.clone()));
+                    bonds.spawn(serve(bond, services, end.subscribe()));
                 }
-                () = interrupt.wait() => break,
+                () = interrupt.wait() => break Err(Failure::interrupted()),
+                // Whoever started this program has had what it wanted.
+                () = media.used_up(&self.links) => break Ok(()),
                 Some(_) = bonds.join_next(), if !bonds.is_empty() => {}
             }
-        }
+        };
+        end.send_replace(true);
         drop(listener);
         bonds.join_all().await;
-        Err(Failure::interrupted())
+        media.ended().await;
+        ended
     }
 
     fn allowed(&self) -> Result<AllowedPeers, Failure> {
@@ -84,25 +92,28 @@ impl Listen {
     }
 }
 
-async fn bind(link: &LinkSpec) -> Result<TcpAcceptor, Failure> {
+async fn accept(link: &LinkSpec, listener: &Listener, media: &Media) -> Result<(), Failure> {
     if link.policy != Policy::Active {
         return Err(Failure::configuration(format!("{link}: policy= goes with the end that connects")));
     }
     let at_link = |error| Failure::configuration(format!("{link}: {error}"));
-    let acceptor = TcpAcceptor::bind(&link.address).await.map_err(at_link)?;
-    tracing::info!("listening on tcp {}", acceptor.local_addr().map_err(at_link)?);
-    Ok(acceptor)
+    let name = media.accept(&link.medium, listener).await.map_err(at_link)?;
+    tracing::info!("listening on {name}");
+    Ok(())
 }
 
 /// Serves one bond until it ends or this program does.
-async fn serve(bond: Bond, services: Services, mut interrupt: Interrupt) {
+async fn serve(bond: Bond, services: Services, mut end: watch::Receiver<bool>) {
     let peer = bond.peer().map(|peer| keys::public_key_text(&peer)).unwrap_or_default();
     let about = format!("{}: ", peer.chars().take(SHORT_KEY_CHARS).collect::<String>());
     tracing::info!("{about}new bond from {peer}");
     let carrier = Carrier::new(bond.clone());
     let end = async {
         tokio::select! {
-            () = interrupt.wait() => session::close(&bond, close_code::LISTENER_ENDS, "the listener ends").await,
+            // It fails only with the program.
+            () = async { drop(end.wait_for(|end| *end).await) } => {
+                session::close(&bond, close_code::LISTENER_ENDS, "the listener ends").await;
+            }
             _ = bond.closed() => {}
         }
     };

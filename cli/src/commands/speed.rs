@@ -71,6 +71,7 @@ impl Speed {
         };
         let result = interrupt.or(work).await;
         dialled.close().await;
+        session.ended().await;
         let report = result?;
         if json { output::json(&report.json()) } else { output::text(&report.text()) }
     }

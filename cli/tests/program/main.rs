@@ -7,6 +7,8 @@ mod keys;
 #[cfg(target_os = "linux")]
 mod load;
 mod measure;
+#[cfg(target_os = "linux")]
+mod media;
 mod pair;
 #[cfg(unix)]
 mod pipe;

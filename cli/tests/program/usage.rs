@@ -77,6 +77,13 @@ fn every_bad_link_is_explained() {
         ("tcp:host,source=eth0", "not an IP address"),
         ("tcp:host,cap=1MB", "cap= is not supported yet"),
         ("tcp:host,weight=2", "weight= is not supported yet"),
+        ("stdio", "write stdio:"),
+        ("stdio:x", "stdio: has no address"),
+        ("stdio:,iface=eth0", "stdio links have policy, cap, weight"),
+        ("exec", "no command; write exec:COMMAND"),
+        ("exec:", "no command"),
+        ("exec:sh -c 'x", "has no end"),
+        ("exec:sh,policy=spare", "policy=spare is none of"),
     ];
     for (link, parts) in cases {
         let ended = User::new().run(&["connect", link, "--peer", PEER]).assert_code(2);

@@ -110,7 +110,17 @@ impl Ended {
 impl Running {
     /// Starts a command and listens to its standard error.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command.stdout(Stdio::piped()))
+    }
+
+    /// Starts a command between two pipes of another one.
+    #[cfg(unix)]
+    pub(crate) fn start_between(command: &mut Command, from: ChildStdout, to: ChildStdin) -> Self {
+        Self::spawn(command.stdin(from).stdout(to))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -164,11 +174,12 @@ impl Running {
     pub(crate) fn wait(mut self) -> Ended {
         let stdout = self.child.stdout.take();
         let output = thread::spawn(move || {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             if let Some(mut stdout) = stdout {
-                stdout.read_to_string(&mut text).unwrap();
+                stdout.read_to_end(&mut bytes).unwrap();
             }
-            text
+            // A link is no text.
+            String::from_utf8_lossy(&bytes).into_owned()
         });
         let deadline = Instant::now() + PATIENCE;
         let mut stderr = String::new();

@@ -1,0 +1,103 @@
+//! The media of links: how each is dialled and accepted.
+//!
+//! To add one: a variant here with its dialer and acceptor, and its kind and keys in `link_spec.rs`.
+
+mod child;
+mod command_line;
+mod exec;
+mod group;
+mod stdio;
+
+use std::io;
+use std::time::Duration;
+
+use bondwire::{Bond, DialerHandle, Listener};
+use bondwire_tcp::{TcpAcceptor, TcpAddress, TcpDialer};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub(crate) use command_line::{CommandLine, CommandLineError};
+pub(crate) use stdio::ClosingStdout;
+
+use crate::failure::{Exit, Failure};
+use crate::link_spec::LinkSpec;
+use exec::{ExecAcceptor, ExecDialer};
+use stdio::{StdioAcceptor, StdioDialer};
+
+/// What a link runs over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Medium {
+    Tcp(TcpAddress),
+    /// Standard input and output of this program.
+    Stdio,
+    /// Standard input and output of a program that this one starts.
+    Exec(CommandLine),
+}
+
+/// What the links of this program share: its one standard input and output, and its children.
+#[derive(Clone, Default)]
+pub(crate) struct Media {
+    stdio_ended: watch::Sender<bool>,
+    children: watch::Sender<usize>,
+}
+
+/// Time for children to end after the bonds have: longer than ending one of them takes.
+const CHILDREN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Media {
+    /// Checks that `links` can be had together.
+    pub(crate) fn check(links: &[LinkSpec]) -> Result<(), Failure> {
+        let stdio = links.iter().filter(|link| link.medium == Medium::Stdio).count();
+        if stdio > 1 {
+            return Err(Failure::new(
+                Exit::Usage,
+                "stdio: stands there twice; there is one standard input and output",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Keeps a link up for `bond`.
+    pub(crate) fn dial(&self, medium: &Medium, bond: &Bond) -> DialerHandle {
+        match medium {
+            Medium::Tcp(address) => bond.add_dialer(TcpDialer::new(address.clone())),
+            Medium::Stdio => bond.add_dialer(StdioDialer::new(self.stdio_ended.clone())),
+            Medium::Exec(command) => bond.add_dialer(ExecDialer::new(command.clone(), self.children.clone())),
+        }
+    }
+
+    /// Takes links for `listener`, and answers where, for people.
+    pub(crate) async fn accept(&self, medium: &Medium, listener: &Listener) -> io::Result<String> {
+        match medium {
+            Medium::Tcp(address) => {
+                let acceptor = TcpAcceptor::bind(address).await?;
+                let name = format!("tcp {}", acceptor.local_addr()?);
+                listener.add_acceptor(acceptor);
+                Ok(name)
+            }
+            Medium::Stdio => {
+                listener.add_acceptor(StdioAcceptor::new(self.stdio_ended.clone())?);
+                Ok("standard input and output".to_owned())
+            }
+            Medium::Exec(command) => {
+                listener.add_acceptor(ExecAcceptor::new(command.clone(), self.children.clone()));
+                Ok(format!("exec {command}"))
+            }
+        }
+    }
+
+    /// Waits until no link of `links` can ever come up again: all were `stdio:`, which has one end.
+    pub(crate) async fn used_up(&self, links: &[LinkSpec]) {
+        if links.iter().any(|link| link.medium != Medium::Stdio)
+            || self.stdio_ended.subscribe().wait_for(|ended| *ended).await.is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the children have ended, after the bonds that they carried.
+    pub(crate) async fn ended(&self) {
+        // Whoever is left then ignores even SIGKILL, which is the kernel's affair.
+        let _ = timeout(CHILDREN_TIMEOUT, self.children.subscribe().wait_for(|count| *count == 0)).await;
+    }
+}
