@@ -80,6 +80,11 @@ impl DialerHandle {
         self.wish(|wishes| wishes.keep_alive = keep_alive);
     }
 
+    /// The keep-alive interval that was set last.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        lock(&self.status.wishes).keep_alive
+    }
+
     fn wish(&self, change: impl FnOnce(&mut Wishes)) {
         change(&mut lock(&self.status.wishes));
         if let Some(id) = self.state().link {

@@ -3,10 +3,22 @@
 mod completions;
 mod connect;
 mod demo;
+#[cfg(unix)]
+mod events;
+#[cfg(unix)]
+mod forward;
 mod keygen;
+#[cfg(unix)]
+mod link;
 mod listen;
+#[cfg(unix)]
+mod log_level;
 mod pubkey;
+#[cfg(unix)]
+mod report;
 mod speed;
+#[cfg(unix)]
+mod status;
 
 use clap::Subcommand;
 
@@ -25,6 +37,24 @@ pub(crate) enum Command {
     Listen(listen::Listen),
     /// Bond several links to a peer, and forward TCP ports through the bond
     Connect(connect::Connect),
+    /// Show the running bonds: their links, what each carries, and why one carries nothing
+    #[cfg(unix)]
+    Status(status::Status),
+    /// Add, remove, pause and change links of a running bond
+    #[cfg(unix)]
+    Link(link::Link),
+    /// Open and close forwards of a running bond
+    #[cfg(unix)]
+    Forward(forward::Forward),
+    /// Print the last messages of a running command, and follow them
+    #[cfg(unix)]
+    Events(events::Events),
+    /// Set the level of a running command's log
+    #[cfg(unix)]
+    Log(log_level::Log),
+    /// Write all that a maintainer would ask for into one file, without secrets
+    #[cfg(unix)]
+    Report(report::Report),
     /// Measure a bond: how much arrives, verified, and over which links
     Speed(speed::Speed),
     /// Show a bond at work on this machine: links of different speed, cut and returned
@@ -39,7 +69,7 @@ impl Command {
         match self {
             Self::Connect(command) => command.quietness(),
             Self::Listen(_) | Self::Keygen(_) => Quietness::Events,
-            Self::Pubkey(_) | Self::Speed(_) | Self::Demo(_) | Self::Completions(_) => Quietness::Results,
+            _ => Quietness::Results,
         }
     }
 }
@@ -54,5 +84,17 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,
         Command::Demo(command) => command.run(Interrupt::install()?).await,
+        #[cfg(unix)]
+        Command::Status(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Link(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Forward(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Events(command) => command.run(Interrupt::install()?).await,
+        #[cfg(unix)]
+        Command::Log(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Report(command) => command.run().await,
     }
 }

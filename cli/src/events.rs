@@ -12,9 +12,9 @@ pub(crate) async fn log(bond: &Bond, about: &str) {
             Ok(BondEvent::Link { id, name, to, why, .. }) => {
                 let line = format!("{about}{}", link_line(id, &name, to, &why));
                 match to {
-                    LinkState::Suspect => tracing::warn!("{line}"),
-                    LinkState::Joining => tracing::debug!("{line}"),
-                    _ => tracing::info!("{line}"),
+                    LinkState::Suspect => tracing::warn!(link = %name, state = %to, "{line}"),
+                    LinkState::Joining => tracing::debug!(link = %name, state = %to, "{line}"),
+                    _ => tracing::info!(link = %name, state = %to, "{line}"),
                 }
             }
             // Its links go with it; that needs no lines.

@@ -16,6 +16,5 @@ pub(crate) mod pipe;
 pub(crate) mod remote;
 pub(crate) mod socks;
 pub(crate) mod spec;
+pub(crate) mod table;
 mod udp;
-#[cfg(unix)]
-mod unix;

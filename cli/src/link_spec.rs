@@ -3,13 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bondwire::Policy;
 use bondwire_tcp::AddressError;
 
+use crate::link_options::{KEYS as COMMON_KEYS, LinkOptionError, LinkOptions};
 use crate::medium::{CommandLine, CommandLineError, Medium};
 
-/// Keys that every kind of link has.
-const COMMON_KEYS: [&str; 3] = ["policy", "cap", "weight"];
 /// Keys of `tcp:` links.
 const TCP_KEYS: [&str; 3] = ["iface", "source", "cc"];
 /// Kinds that the design names and this build lacks.
@@ -20,13 +18,14 @@ const FORM: &str = "tcp:HOST[:PORT][,key=value...]";
 const OTHER_FORMS: &str = "stdio: or exec:COMMAND";
 
 /// One link of a command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LinkSpec {
     /// What the user wrote, for messages.
     text: String,
     /// Where it leads, with the options of its kind.
     pub(crate) medium: Medium,
-    pub(crate) policy: Policy,
+    /// What it is to be used for.
+    pub(crate) options: LinkOptions,
 }
 
 /// What is wrong with a LINK argument.
@@ -50,10 +49,8 @@ pub(crate) enum LinkSpecError {
     RepeatedKey(String),
     #[error("{0}= has no value; write {0}=VALUE")]
     EmptyValue(String),
-    #[error("policy={0} is none of active, backup, paused")]
-    Policy(String),
-    #[error("{0}= is not supported yet: the bond measures each link and shares data by itself; leave it out")]
-    Unsupported(&'static str),
+    #[error(transparent)]
+    Option(#[from] LinkOptionError),
     #[error("stdio: has no address; write stdio: or stdio:,policy=backup")]
     StdioAddress,
     #[error(transparent)]
@@ -87,7 +84,14 @@ impl FromStr for LinkSpec {
             Kind::Stdio => return Err(LinkSpecError::StdioAddress),
             Kind::Exec => Medium::Exec(address.parse::<CommandLine>()?),
         };
-        Ok(Self { text: text.to_owned(), medium, policy: options.policy })
+        Ok(Self { text: text.to_owned(), medium, options: options.common })
+    }
+}
+
+impl LinkSpec {
+    /// Whether it is standard input and output.
+    pub(crate) fn is_stdio(&self) -> bool {
+        self.medium == Medium::Stdio
     }
 }
 
@@ -132,7 +136,7 @@ impl Kind {
 /// The options of a link.
 #[derive(Default)]
 struct Options<'a> {
-    policy: Policy,
+    common: LinkOptions,
     /// Those of its kind, as they stand.
     own: Vec<&'a str>,
 }
@@ -147,13 +151,13 @@ impl<'a> Options<'a> {
                 return Err(LinkSpecError::RepeatedKey(key.to_owned()));
             }
             seen.push(key);
-            match key {
-                "policy" => options.policy = parse_policy(value)?,
-                "cap" => return Err(LinkSpecError::Unsupported("cap")),
-                "weight" => return Err(LinkSpecError::Unsupported("weight")),
-                _ => options.own.push(part),
+            if COMMON_KEYS.contains(&key) {
+                options.common.set(key, value)?;
+            } else {
+                options.own.push(part);
             }
         }
+        options.common.check()?;
         Ok(options)
     }
 }
@@ -202,15 +206,6 @@ fn split_command(text: &str) -> (&str, Option<&str>) {
     (command, text[command.len()..].strip_prefix(','))
 }
 
-fn parse_policy(text: &str) -> Result<Policy, LinkSpecError> {
-    match text {
-        "active" => Ok(Policy::Active),
-        "backup" => Ok(Policy::Backup),
-        "paused" => Ok(Policy::Paused),
-        other => Err(LinkSpecError::Policy(other.to_owned())),
-    }
-}
-
 fn key_value(kind: Kind, part: &str) -> Result<(&str, &str), LinkSpecError> {
     let Some((key, value)) = part.split_once('=') else {
         return Err(LinkSpecError::NotKeyValue(part.to_owned()));
@@ -239,6 +234,7 @@ fn nearest_hint(nearest: &Option<&'static str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bondwire::Policy;
     use bondwire_tcp::TcpAddress;
 
     use super::*;
@@ -255,7 +251,7 @@ mod tests {
         let exec = |text: &str| {
             let link: LinkSpec = text.parse().unwrap();
             match link.medium {
-                Medium::Exec(command) => (command.words().join("|"), link.policy),
+                Medium::Exec(command) => (command.words().join("|"), link.options.policy.usage),
                 other => panic!("{other:?}"),
             }
         };
@@ -266,14 +262,14 @@ mod tests {
         for text in ["stdio:", "STDIO:", "stdio://"] {
             assert_eq!(text.parse::<LinkSpec>().unwrap().medium, Medium::Stdio);
         }
-        assert_eq!("stdio:,policy=paused".parse::<LinkSpec>().unwrap().policy, Policy::Paused);
+        assert_eq!("stdio:,policy=paused".parse::<LinkSpec>().unwrap().options.policy.usage, Policy::Paused);
     }
 
     #[test]
     fn links_parse() {
         let link: LinkSpec = "tcp:192.0.2.1:7700,iface=eth0,policy=backup,cc=bbr".parse().unwrap();
         assert_eq!(tcp(&link).to_string(), "192.0.2.1:7700,iface=eth0,cc=bbr");
-        assert_eq!(link.policy, Policy::Backup);
+        assert_eq!(link.options.policy.usage, Policy::Backup);
         assert_eq!(link.to_string(), "tcp:192.0.2.1:7700,iface=eth0,policy=backup,cc=bbr");
         for same in ["tcp:[2001:db8::1]:7700", "tcp://[2001:db8::1]:7700", "TCP:[2001:db8::1]:7700"] {
             assert_eq!(tcp(&same.parse().unwrap()).to_string(), "[2001:db8::1]:7700");
@@ -287,6 +283,9 @@ mod tests {
             assert!(message.contains(&format!("did you mean {meant:?}")), "{message}");
         }
         let message = "tcp:host,zzz=x".parse::<LinkSpec>().unwrap_err().to_string();
-        assert_eq!(message, "unknown key \"zzz\"; tcp links have iface, source, cc, policy, cap, weight");
+        assert_eq!(
+            message,
+            "unknown key \"zzz\"; tcp links have iface, source, cc, policy, tier, weight, cap, keepalive, quota, reset-day"
+        );
     }
 }

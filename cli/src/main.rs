@@ -2,12 +2,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod commands;
+mod control;
 mod demo;
 mod events;
 mod failure;
 mod forward;
 mod keys;
+mod link_options;
 mod link_spec;
+mod link_table;
 mod links;
 mod logging;
 mod medium;
@@ -16,6 +19,8 @@ mod output;
 mod service;
 mod session;
 mod signals;
+#[cfg(unix)]
+mod socket_file;
 mod speed;
 
 use std::io::Write;

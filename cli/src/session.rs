@@ -1,5 +1,6 @@
 //! The connecting end of a bond.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
@@ -8,7 +9,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
-use crate::medium::{Media, Medium};
+use crate::link_table::LinkTable;
+use crate::medium::Media;
 use crate::options::PeerOptions;
 use crate::service::close_code;
 
@@ -23,7 +25,7 @@ pub(crate) struct Session {
     /// `None` takes whoever answers.
     peer: Option<PublicKey>,
     config: BondConfig,
-    links: Vec<LinkSpec>,
+    pub(crate) links: Arc<LinkTable>,
     media: Media,
     first_link_timeout: Duration,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Session {
 /// A bond whose links are dialled as long as this lives.
 pub(crate) struct DialledBond {
     pub(crate) bond: Bond,
-    dialers: Vec<(String, DialerHandle)>,
+    links: Arc<LinkTable>,
     first_link_timeout: Duration,
 }
 
@@ -41,12 +43,13 @@ impl Session {
             tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
         }
         Media::check(&options.links)?;
+        let media = Media::default();
         Ok(Self {
             config: options.cipher.bond_config()?,
             identity: options.key.load()?,
             peer: options.peer,
-            links: options.links,
-            media: Media::default(),
+            links: Arc::new(LinkTable::new(media.clone(), options.links)),
+            media,
             first_link_timeout: Duration::from_secs(options.timeout),
         })
     }
@@ -59,18 +62,14 @@ impl Session {
             None => Bond::connect_to_anyone(&self.identity, config),
         };
         let bond = bond.map_err(Failure::configuration)?;
-        let dial = |link: &LinkSpec| {
-            let dialer = self.media.dial(&link.medium, &bond);
-            dialer.set_policy(link.policy);
-            (link.to_string(), dialer)
-        };
-        let dialers = self.links.iter().map(dial).collect();
-        Ok(DialledBond { bond, dialers, first_link_timeout: self.first_link_timeout })
+        self.links.dial(&bond);
+        let links = Arc::clone(&self.links);
+        Ok(DialledBond { bond, links, first_link_timeout: self.first_link_timeout })
     }
 
     /// Waits until no link can ever come up again.
     pub(crate) async fn links_used_up(&self) -> Failure {
-        self.media.used_up(&self.links).await;
+        self.media.used_up(&self.links.specs()).await;
         Failure::new(Exit::BondLost, "standard input has ended, and with it the only link")
     }
 
@@ -81,7 +80,7 @@ impl Session {
 
     /// Whether a link uses standard input and output.
     pub(crate) fn uses_stdio(&self) -> bool {
-        self.links.iter().any(|link| link.medium == Medium::Stdio)
+        self.links.specs().iter().any(LinkSpec::is_stdio)
     }
 }
 
@@ -114,7 +113,7 @@ impl DialledBond {
 
     /// Whether every link got as far as the peer, and was refused.
     fn is_refused(&self) -> bool {
-        self.dialers.iter().all(|(_, dialer)| match dialer.state().fault {
+        self.links.dialers().iter().all(|(_, dialer)| match dialer.state().fault {
             Some(DialError::AddLink(error)) => error.is_refusal(),
             _ => false,
         })
@@ -125,7 +124,7 @@ impl DialledBond {
             Some(fault) => format!("{link}: {}", words(&fault)),
             None => format!("{link}: no answer"),
         };
-        let faults: Vec<_> = self.dialers.iter().map(fault).collect();
+        let faults: Vec<_> = self.links.dialers().iter().map(fault).collect();
         format!("no link came up: {}", faults.join("; "))
     }
 }

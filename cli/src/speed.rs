@@ -7,3 +7,4 @@ pub(crate) mod meter;
 pub(crate) mod pattern;
 pub(crate) mod protocol;
 pub(crate) mod report;
+pub(crate) mod run;

@@ -1,5 +1,6 @@
 //! `bondwire connect`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bondwire::error::CloseReason;
@@ -8,13 +9,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::control::program::{Dialling, Registered};
+use crate::control::{Control, ControlOption};
 use crate::failure::{Exit, Failure};
 use crate::forward::carrier::Carrier;
-use crate::forward::inlet::{Inlet, Route};
 use crate::forward::pipe;
-use crate::forward::remote::Asked;
-use crate::forward::socks::SocksInlet;
 use crate::forward::spec::{Forward, PipeForward, SocksForward};
+use crate::forward::table::{Forwards, LocalEnd};
 use crate::logging::Quietness;
 use crate::options::PeerOptions;
 use crate::service::{self, Services, close_code};
@@ -46,6 +47,8 @@ pub(crate) struct Connect {
     /// Forward standard input and output to a target at the peer's side, and end with it: host:port or a /path
     #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks"])]
     pipe: Option<PipeForward>,
+    #[command(flatten)]
+    control: ControlOption,
 }
 
 impl Connect {
@@ -61,106 +64,94 @@ impl Connect {
             session.ended().await;
             return ended;
         }
-        let inlets = Inlets::open(self.local, &self.socks).await?;
+        let mut ends = Vec::new();
+        for forward in self.local {
+            ends.push(LocalEnd::forward(forward).await?);
+        }
+        for forward in &self.socks {
+            ends.push(LocalEnd::socks(forward).await?);
+        }
+        let control = Control::open(&self.control, "connect").await?;
         let dialled = session.dial()?;
         let mut tasks = JoinSet::new();
-        let ended =
-            interrupt_or_carry(&session, dialled, inlets, self.remote, &mut tasks, &mut interrupt).await;
+        let (current, bonds) = watch::channel(serve(&mut tasks, &dialled));
+        let forwards = Arc::new(Forwards::new(bonds));
+        let running = Running { session: &session, control: &control, forwards: &forwards, current };
+        let ended = running.run(dialled, ends, self.remote, &mut tasks, &mut interrupt).await;
         // Waits, so that Unix sockets are removed before the program ends.
+        forwards.shutdown().await;
         tasks.shutdown().await;
+        control.close().await;
         session.ended().await;
         ended
     }
 }
 
-/// The local ends of forwards, open.
-struct Inlets {
-    forwards: Vec<(Forward, Inlet)>,
-    socks: Vec<SocksInlet>,
+/// What stays while one bond takes the place of another.
+struct Running<'a> {
+    session: &'a Session,
+    control: &'a Control,
+    forwards: &'a Arc<Forwards>,
+    current: watch::Sender<Carrier>,
 }
 
-impl Inlets {
-    async fn open(local: Vec<Forward>, socks: &[SocksForward]) -> Result<Self, Failure> {
-        let mut inlets = Self { forwards: Vec::new(), socks: Vec::new() };
-        for forward in local {
-            let inlet = Inlet::bind(&forward.bind).await.map_err(|error| {
-                Failure::configuration(format!("cannot listen on {} for -L: {error}", forward.bind))
-            })?;
-            for address in inlet.addresses() {
-                tracing::info!("forwarding {address} to {}", forward.target);
+impl Running<'_> {
+    /// Carries forwards until the bond ends for good or the user has enough.
+    async fn run(
+        self,
+        mut dialled: DialledBond,
+        ends: Vec<LocalEnd>,
+        remote: Vec<Forward>,
+        tasks: &mut JoinSet<()>,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Failure> {
+        let mut registered = self.register(&dialled);
+        let started = async {
+            dialled.first_link().await?;
+            if let Some(peer) = dialled.bond.peer() {
+                tracing::info!("connected to {}", keys::public_key_text(&peer));
             }
-            inlets.forwards.push((forward, inlet));
-        }
-        for forward in socks {
-            inlets.socks.push(SocksInlet::bind(forward).await?);
-        }
-        Ok(inlets)
-    }
-
-    /// Carries what comes in over whichever bond there is.
-    fn start(self, bonds: &watch::Receiver<Carrier>, tasks: &mut JoinSet<()>) {
-        for (forward, inlet) in self.forwards {
-            let route = Route {
-                carrier: bonds.clone(),
-                label: forward.target.label().into(),
-                class: forward.class,
-                about: forward.target.to_string().into(),
-            };
-            tasks.spawn(inlet.run(route, std::future::pending()));
-        }
-        for socks in self.socks {
-            tasks.spawn(socks.run(bonds.clone()));
-        }
-    }
-}
-
-/// Carries forwards until the bond ends for good or the user has enough.
-async fn interrupt_or_carry(
-    session: &Session,
-    mut dialled: DialledBond,
-    inlets: Inlets,
-    remote: Vec<Forward>,
-    tasks: &mut JoinSet<()>,
-    interrupt: &mut Interrupt,
-) -> Result<(), Failure> {
-    let (current, bonds) = watch::channel(serve(tasks, &dialled));
-    let started = async {
-        dialled.first_link().await?;
-        if let Some(peer) = dialled.bond.peer() {
-            tracing::info!("connected to {}", keys::public_key_text(&peer));
-        }
-        inlets.start(&bonds, tasks);
-        for forward in remote {
-            let carrier = bonds.borrow().clone();
-            let asked = Asked::first(forward, &carrier).await?;
-            tasks.spawn(asked.keep(bonds.clone()));
-        }
-        Ok(())
-    };
-    if let Err(failure) = interrupt.or(started).await {
-        dialled.close().await;
-        return Err(failure);
-    }
-    loop {
-        let closed = async {
-            tokio::select! {
-                reason = dialled.bond.closed() => Ok(reason),
-                failure = session.links_used_up() => Err(failure),
+            for end in ends {
+                self.forwards.start(end);
             }
+            for forward in remote {
+                self.forwards.start_remote(forward).await?;
+            }
+            Ok(())
         };
-        match interrupt.or(closed).await {
-            Ok(reason) if may_come_back(&reason) => {
-                tracing::warn!("opening a new bond, the last one ended: {reason}");
-                sleep(REOPEN_PAUSE).await;
-                dialled = session.dial()?;
-                current.send_replace(serve(tasks, &dialled));
-            }
-            Ok(reason) => return Err(session::ended(&reason)),
-            Err(ended) => {
-                dialled.close().await;
-                return Err(ended);
+        if let Err(failure) = interrupt.or(started).await {
+            dialled.close().await;
+            return Err(failure);
+        }
+        loop {
+            let closed = async {
+                tokio::select! {
+                    reason = dialled.bond.closed() => Ok(reason),
+                    failure = self.session.links_used_up() => Err(failure),
+                }
+            };
+            match interrupt.or(closed).await {
+                Ok(reason) if may_come_back(&reason) => {
+                    tracing::warn!("opening a new bond, the last one ended: {reason}");
+                    sleep(REOPEN_PAUSE).await;
+                    dialled = self.session.dial()?;
+                    drop(registered);
+                    registered = self.register(&dialled);
+                    self.current.send_replace(serve(tasks, &dialled));
+                }
+                Ok(reason) => return Err(session::ended(&reason)),
+                Err(ended) => {
+                    dialled.close().await;
+                    return Err(ended);
+                }
             }
         }
+    }
+
+    fn register(&self, dialled: &DialledBond) -> Registered {
+        let links = Arc::clone(&self.session.links);
+        let dialling = Dialling { links, forwards: Arc::clone(self.forwards) };
+        self.control.register(&dialled.bond, None, Some(dialling))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use bondwire::{AllowedPeers, Bond, ListenConfig, Listener, Policy, PublicKey};
+use bondwire::{AllowedPeers, Bond, ListenConfig, Listener, PublicKey};
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::control::{Control, ControlOption};
 use crate::failure::Failure;
 use crate::forward::carrier::Carrier;
 use crate::forward::permits::{Permit, Permits};
@@ -39,6 +40,8 @@ pub(crate) struct Listen {
     permit_listen: Vec<Permit>,
     #[command(flatten)]
     cipher: CipherOptions,
+    #[command(flatten)]
+    control: ControlOption,
 }
 
 impl Listen {
@@ -51,6 +54,7 @@ impl Listen {
         for link in &self.links {
             accept(link, &listener, &media).await?;
         }
+        let control = Arc::new(Control::open(&self.control, "listen").await?);
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let held = Arc::default();
         let permits = Permits { open: self.permit_open, listen: self.permit_listen };
@@ -62,7 +66,7 @@ impl Listen {
                 biased;
                 bond = listener.accept() => {
                     let services = Services { permits: permits.clone(), held: Arc::clone(&held), speed: true };
-                    bonds.spawn(serve(bond, services, end.subscribe()));
+                    bonds.spawn(serve(bond, services, Arc::clone(&control), end.subscribe()));
                 }
                 () = interrupt.wait() => break Err(Failure::interrupted()),
                 // Whoever started this program has had what it wanted.
@@ -73,6 +77,9 @@ impl Listen {
         end.send_replace(true);
         drop(listener);
         bonds.join_all().await;
+        if let Some(control) = Arc::into_inner(control) {
+            control.close().await;
+        }
         media.ended().await;
         ended
     }
@@ -93,8 +100,10 @@ impl Listen {
 }
 
 async fn accept(link: &LinkSpec, listener: &Listener, media: &Media) -> Result<(), Failure> {
-    if link.policy != Policy::Active {
-        return Err(Failure::configuration(format!("{link}: policy= goes with the end that connects")));
+    if !link.options.is_default() {
+        return Err(Failure::configuration(format!(
+            "{link}: policy=, cap= and the like go with the end that connects"
+        )));
     }
     let at_link = |error| Failure::configuration(format!("{link}: {error}"));
     let name = media.accept(&link.medium, listener).await.map_err(at_link)?;
@@ -103,7 +112,8 @@ async fn accept(link: &LinkSpec, listener: &Listener, media: &Media) -> Result<(
 }
 
 /// Serves one bond until it ends or this program does.
-async fn serve(bond: Bond, services: Services, mut end: watch::Receiver<bool>) {
+async fn serve(bond: Bond, services: Services, control: Arc<Control>, mut end: watch::Receiver<bool>) {
+    let _registered = control.register(&bond, None, None);
     let peer = bond.peer().map(|peer| keys::public_key_text(&peer)).unwrap_or_default();
     let about = format!("{}: ", peer.chars().take(SHORT_KEY_CHARS).collect::<String>());
     tracing::info!("{about}new bond from {peer}");

@@ -19,7 +19,7 @@ use super::carry::{Answer, carry};
 use super::connection::Connection;
 use super::udp;
 #[cfg(unix)]
-use super::unix::SocketFile;
+use crate::socket_file::SocketFile;
 
 /// Pause after a failed accept, such as when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

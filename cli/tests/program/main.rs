@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod bonds;
+#[cfg(unix)]
+mod control;
 mod forward;
 mod keys;
 #[cfg(target_os = "linux")]

@@ -63,6 +63,8 @@ impl User {
         command
             .env("HOME", self.home())
             .env("XDG_CONFIG_HOME", self.home().join("config"))
+            .env("XDG_RUNTIME_DIR", self.home())
+            .env("XDG_STATE_HOME", self.home().join("state"))
             .env_remove("RUST_LOG")
             .env_remove("JOURNAL_STREAM");
         command

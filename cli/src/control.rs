@@ -1,0 +1,100 @@
+//! Looking at running bonds, and changing them: each running command has a control socket.
+//!
+//! `docs/CONTROL.md` has the protocol. A `server` answers for the [`program`] that runs; the commands `status`, `link`
+//! and the like are its `client`s, and any script can be one. The sockets are Unix ones; on other systems a command runs
+//! without.
+
+#[cfg(unix)]
+pub(crate) mod client;
+#[cfg(unix)]
+mod folder;
+pub(crate) mod history;
+pub(crate) mod program;
+pub(crate) mod protocol;
+mod report;
+#[cfg(unix)]
+mod server;
+pub(crate) mod status;
+
+use std::sync::Arc;
+
+use bondwire::Bond;
+use clap::Args;
+
+use self::program::{Dialling, Program, Registered};
+use crate::failure::Failure;
+
+/// The control socket of a command.
+#[derive(Args)]
+pub(crate) struct ControlOption {
+    /// Name of this command for `bondwire status`, `link` and the like [default: connect or listen]; none for no control
+    /// socket
+    #[arg(long, value_name = "NAME")]
+    control: Option<String>,
+}
+
+/// A running command that listens on its control socket.
+pub(crate) struct Control {
+    program: Arc<Program>,
+    #[cfg(unix)]
+    server: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Control {
+    /// Opens the control socket. Without one the command runs all the same, unless its user gave it a name.
+    pub(crate) async fn open(option: &ControlOption, command: &'static str) -> Result<Self, Failure> {
+        let wanted = option.control.as_deref();
+        #[cfg(unix)]
+        if wanted != Some("none") {
+            return open_socket(wanted, command).await;
+        }
+        Ok(Self {
+            program: Program::new(wanted.unwrap_or(command).to_owned(), command),
+            #[cfg(unix)]
+            server: None,
+        })
+    }
+
+    /// Lists a bond, as long as the answer lives.
+    pub(crate) fn register(
+        &self,
+        bond: &Bond,
+        peer_name: Option<String>,
+        dialling: Option<Dialling>,
+    ) -> Registered {
+        self.program.register(bond.clone(), peer_name, dialling)
+    }
+
+    /// Closes the socket, and waits until its file is gone.
+    pub(crate) async fn close(self) {
+        #[cfg(unix)]
+        if let Some(server) = self.server {
+            server.abort();
+            // It was aborted, which is how it ends.
+            let _ = server.await;
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn open_socket(wanted: Option<&str>, command: &'static str) -> Result<Control, Failure> {
+    use folder::FolderError;
+
+    let folder = folder::path();
+    let mut name = wanted.unwrap_or(command).to_owned();
+    let mut opened = folder::open(&folder, &name).await;
+    if wanted.is_none() && matches!(opened, Err(FolderError::Taken(_))) {
+        name = format!("{command}-{}", std::process::id());
+        opened = folder::open(&folder, &name).await;
+    }
+    let program = Program::new(name, command);
+    let server = match opened {
+        Ok(socket) => Some(tokio::spawn(server::run(socket, Arc::clone(&program)))),
+        Err(error) if wanted.is_some() => return Err(Failure::configuration(error)),
+        Err(error) => {
+            tracing::warn!("`bondwire status` will not show this command: {error}");
+            None
+        }
+    };
+    Ok(Control { program, server })
+}

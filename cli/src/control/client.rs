@@ -1,0 +1,157 @@
+//! Asks a running command over its control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::folder;
+use super::protocol::{Command, CommandError, Hello, VERSION};
+use crate::failure::{Exit, Failure};
+
+/// A connection to a running command.
+pub(crate) struct Client {
+    pub(crate) hello: Hello,
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+}
+
+/// Why a running command did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("no bondwire runs here under the name {name:?}{}", running(.others))]
+    NoSuchName { name: String, others: Vec<String> },
+    #[error("no bondwire of this user runs here; start one with `bondwire connect` or `bondwire listen`")]
+    NothingRuns,
+    #[error("several run here: {}; name one of them", .0.join(", "))]
+    WhichOne(Vec<String>),
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    #[error("{0} ended before it answered")]
+    Ended(String),
+    #[error(
+        "{name} speaks version {theirs} of the control protocol, this program {VERSION}; use the same version of bondwire"
+    )]
+    Version { name: String, theirs: u32 },
+    #[error("{0} sent what is no answer: {1}")]
+    Answer(String, serde_json::Error),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Command(command) if command.code == "bad-request" => Exit::Usage,
+            ClientError::Command(command) if command.code == "refused" => Exit::Refused,
+            _ => Exit::Configuration,
+        };
+        Self::new(exit, error)
+    }
+}
+
+#[derive(Deserialize)]
+struct FirstLine {
+    bondwire: Hello,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    result: Option<Value>,
+    error: Option<CommandError>,
+}
+
+/// What runs here, in the order of its names. Sockets of dead programs are passed over.
+pub(crate) async fn all() -> Result<Vec<Client>, ClientError> {
+    let folder = folder::path();
+    let names = folder::names(&folder).map_err(|error| ClientError::Io(folder.clone(), error))?;
+    let mut clients = Vec::new();
+    for name in names {
+        match Client::connect(&folder, &name).await {
+            Ok(client) => clients.push(client),
+            Err(ClientError::Io(_, error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(clients)
+}
+
+/// The running command `name`, or the only one that runs.
+pub(crate) async fn one(name: Option<&str>) -> Result<Client, ClientError> {
+    if let Some(name) = name {
+        let folder = folder::path();
+        return match Client::connect(&folder, name).await {
+            Err(ClientError::Io(_, error)) if is_absent(&error) => {
+                let others = all().await?.into_iter().map(|client| client.hello.name).collect();
+                Err(ClientError::NoSuchName { name: name.to_owned(), others })
+            }
+            connected => connected,
+        };
+    }
+    let mut clients = all().await?;
+    match (clients.pop(), clients.is_empty()) {
+        (None, _) => Err(ClientError::NothingRuns),
+        (Some(client), true) => Ok(client),
+        (Some(client), false) => {
+            clients.push(client);
+            Err(ClientError::WhichOne(clients.into_iter().map(|client| client.hello.name).collect()))
+        }
+    }
+}
+
+impl Client {
+    async fn connect(folder: &Path, name: &str) -> Result<Self, ClientError> {
+        let path = folder::socket(folder, name);
+        let stream = UnixStream::connect(&path).await.map_err(|error| ClientError::Io(path, error))?;
+        let (reader, writer) = stream.into_split();
+        let mut lines = BufReader::new(reader).lines();
+        let first: FirstLine = next(&mut lines, name).await?;
+        let hello = first.bondwire;
+        if hello.protocol != VERSION {
+            return Err(ClientError::Version { name: hello.name, theirs: hello.protocol });
+        }
+        Ok(Self { hello, lines, writer })
+    }
+
+    /// Has a command carried out.
+    pub(crate) async fn ask(&mut self, command: &Command) -> Result<Value, ClientError> {
+        let name = &self.hello.name;
+        let ended = |_| ClientError::Ended(name.clone());
+        let mut line = json!(command).to_string();
+        line.push('\n');
+        self.writer.write_all(line.as_bytes()).await.map_err(ended)?;
+        let answer: Answer = next(&mut self.lines, name).await?;
+        match answer.error {
+            Some(error) => Err(error.into()),
+            None => Ok(answer.result.unwrap_or_default()),
+        }
+    }
+
+    /// The next line that the running command sends by itself, after [`Command::Events`]; `None` when it ends.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>, ClientError> {
+        match next(&mut self.lines, &self.hello.name).await {
+            Err(ClientError::Ended(_)) => Ok(None),
+            line => line.map(Some),
+        }
+    }
+}
+
+async fn next<T: for<'a> Deserialize<'a>>(
+    lines: &mut Lines<BufReader<OwnedReadHalf>>,
+    name: &str,
+) -> Result<T, ClientError> {
+    let Ok(Some(line)) = lines.next_line().await else { return Err(ClientError::Ended(name.to_owned())) };
+    serde_json::from_str(&line).map_err(|error| ClientError::Answer(name.to_owned(), error))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn running(others: &[String]) -> String {
+    if others.is_empty() { String::new() } else { format!("; there are {}", others.join(", ")) }
+}

@@ -1,0 +1,303 @@
+//! The running command behind a control socket: its bonds, and what can be done to them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bondwire::{Bond, DialerHandle, LinkId, LinkSnapshot};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::history::History;
+use super::protocol::{Command, CommandError, LinkChange, Select, SpeedTest};
+use super::report;
+use super::status::{self, BondStatus, Status};
+use crate::forward::table::Forwards;
+use crate::link_table::LinkTable;
+use crate::logging;
+use crate::{keys, speed};
+
+/// Time between the two looks at the counters that a status takes.
+const SAMPLE_TIME: Duration = Duration::from_millis(200);
+/// Stands for all links.
+const ALL: &str = "all";
+
+/// A running command.
+pub(crate) struct Program {
+    name: String,
+    command: &'static str,
+    started: Instant,
+    bonds: Mutex<Bonds>,
+}
+
+#[derive(Default)]
+struct Bonds {
+    last_number: u64,
+    running: BTreeMap<u64, Arc<RunningBond>>,
+}
+
+/// One of its bonds.
+pub(crate) struct RunningBond {
+    bond: Bond,
+    peer_name: Option<String>,
+    started: Instant,
+    /// At the end that connects.
+    dialling: Option<Dialling>,
+}
+
+/// What only the end that connects has.
+#[derive(Clone)]
+pub(crate) struct Dialling {
+    pub(crate) links: Arc<LinkTable>,
+    pub(crate) forwards: Arc<Forwards>,
+}
+
+/// Keeps a bond in the list of a [`Program`].
+pub(crate) struct Registered {
+    program: Arc<Program>,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.program.bonds().running.remove(&self.number);
+    }
+}
+
+impl Program {
+    pub(crate) fn new(name: String, command: &'static str) -> Arc<Self> {
+        Arc::new(Self { name, command, started: Instant::now(), bonds: Mutex::default() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn command(&self) -> &'static str {
+        self.command
+    }
+
+    pub(crate) fn history(&self) -> &'static History {
+        logging::history()
+    }
+
+    /// Lists a bond, as long as the answer lives.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        bond: Bond,
+        peer_name: Option<String>,
+        dialling: Option<Dialling>,
+    ) -> Registered {
+        let mut bonds = self.bonds();
+        bonds.last_number += 1;
+        let number = bonds.last_number;
+        bonds
+            .running
+            .insert(number, Arc::new(RunningBond { bond, peer_name, started: Instant::now(), dialling }));
+        Registered { program: Arc::clone(self), number }
+    }
+
+    fn bonds(&self) -> MutexGuard<'_, Bonds> {
+        self.bonds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out a command, other than one that goes on for ever.
+    pub(crate) async fn execute(&self, command: Command) -> Result<Value, CommandError> {
+        match command {
+            Command::Status {} => Ok(json!(self.status().await)),
+            Command::Events { .. } => Err(CommandError::bad("events do not end")),
+            Command::LinkAdd { bond, link } => {
+                let bond = self.select(bond)?;
+                let spec = link.parse().map_err(|error| CommandError::bad(format!("{link}: {error}")))?;
+                bond.dialling("links are added")?.links.add(spec).map_err(CommandError::failed)?;
+                Ok(json!({}))
+            }
+            Command::LinkRemove(Select { bond, link }) => self.select(bond)?.remove_links(&link),
+            Command::LinkSet(change) => self.select(change.bond)?.change_links(&change),
+            Command::ForwardAdd { bond, kind, forward } => {
+                let bond = self.select(bond)?;
+                let forwards = &bond.dialling("forwards are opened")?.forwards;
+                let number = forwards.add(kind, &forward).await?;
+                Ok(json!({ "number": number }))
+            }
+            Command::ForwardRemove { bond, number } => {
+                let bond = self.select(bond)?;
+                if bond.dialling("forwards are closed")?.forwards.remove(number).await {
+                    Ok(json!({}))
+                } else {
+                    Err(CommandError::not_found(format!(
+                        "no forward {number}; `bondwire status` shows which there are"
+                    )))
+                }
+            }
+            Command::Log { level } => {
+                logging::set_level(&level).map_err(CommandError::bad)?;
+                Ok(json!({}))
+            }
+            Command::Report {} => Ok(report::report(&self.status().await, self.history())),
+            Command::Speed(test) => self.speed(&test).await,
+        }
+    }
+
+    async fn status(&self) -> Status {
+        let bonds: Vec<_> =
+            self.bonds().running.iter().map(|(number, bond)| (*number, Arc::clone(bond))).collect();
+        let before: Vec<Vec<LinkSnapshot>> = bonds.iter().map(|(_, running)| running.bond.links()).collect();
+        let began = Instant::now();
+        if !bonds.is_empty() {
+            sleep(SAMPLE_TIME).await;
+        }
+        let elapsed = began.elapsed();
+        let status = |((number, running), before): (&(u64, Arc<RunningBond>), &Vec<LinkSnapshot>)| {
+            running.status(*number, before, elapsed)
+        };
+        Status {
+            name: self.name.clone(),
+            command: self.command.to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            bonds: bonds.iter().zip(&before).map(status).collect(),
+        }
+    }
+
+    /// The bond of that number, or the only one.
+    fn select(&self, number: Option<u64>) -> Result<Arc<RunningBond>, CommandError> {
+        let bonds = self.bonds();
+        match number {
+            Some(number) => bonds.running.get(&number).cloned().ok_or_else(|| {
+                CommandError::not_found(format!("no bond {number}; `bondwire status` shows which there are"))
+            }),
+            None => match (bonds.running.values().next(), bonds.running.len()) {
+                (Some(only), 1) => Ok(Arc::clone(only)),
+                (Some(_), count) => {
+                    Err(CommandError::bad(format!("there are {count} bonds; name one with --bond NUMBER")))
+                }
+                (None, _) => Err(CommandError::not_found("there is no bond at the moment")),
+            },
+        }
+    }
+
+    async fn speed(&self, test: &SpeedTest) -> Result<Value, CommandError> {
+        let running = self.select(test.bond)?;
+        let report = speed::run::over_running_bond(&running.bond, test).await?;
+        Ok(report)
+    }
+}
+
+impl RunningBond {
+    fn status(&self, number: u64, before: &[LinkSnapshot], elapsed: Duration) -> BondStatus {
+        let dialled = self.dialled();
+        let links = status::links(&self.bond, before, elapsed, &dialled);
+        let streams = self.bond.stream_stats();
+        BondStatus {
+            number,
+            peer: self.bond.peer().map(|peer| keys::public_key_text(&peer)),
+            peer_name: self.peer_name.clone(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            send_mbytes_per_second: links.iter().map(|link| link.send_mbytes_per_second).sum(),
+            receive_mbytes_per_second: links.iter().map(|link| link.receive_mbytes_per_second).sum(),
+            links,
+            streams_open: streams.open,
+            send_buffered_bytes: streams.send_buffered_bytes,
+            acked_bytes: self.bond.stats().acked_bytes,
+            dropped_packets: self.bond.dropped_packets(),
+            forwards: self.dialling.as_ref().map(|dialling| dialling.forwards.list()).unwrap_or_default(),
+        }
+    }
+
+    fn dialled(&self) -> Vec<(String, DialerHandle)> {
+        self.dialling.as_ref().map(|dialling| dialling.links.dialers()).unwrap_or_default()
+    }
+
+    fn dialling(&self, what: &str) -> Result<&Dialling, CommandError> {
+        self.dialling
+            .as_ref()
+            .ok_or_else(|| CommandError::not_here(format!("{what} at the end that connects; run this there")))
+    }
+
+    fn remove_links(&self, link: &str) -> Result<Value, CommandError> {
+        let dialling = self.dialling("links are removed")?;
+        let matching = self.matching(link)?;
+        let specs: Vec<_> = matching.iter().filter_map(|target| target.dialer.as_ref()).collect();
+        if specs.is_empty() {
+            return Err(CommandError::failed(format!("{link} is not dialled here")));
+        }
+        specs.iter().for_each(|(spec, _)| dialling.links.remove(spec));
+        Ok(json!({ "links": specs.len() }))
+    }
+
+    fn change_links(&self, change: &LinkChange) -> Result<Value, CommandError> {
+        let keep_alive = change.keep_alive()?;
+        let matching = self.matching(&change.link)?;
+        for target in &matching {
+            match &target.dialer {
+                Some((_, dialer)) => {
+                    dialer.set_policy(change.apply(dialer.policy())?);
+                    if let Some(keep_alive) = keep_alive {
+                        dialer.set_keep_alive(keep_alive);
+                    }
+                }
+                None => target.change_in(&self.bond, change, keep_alive)?,
+            }
+        }
+        Ok(json!({ "links": matching.len() }))
+    }
+
+    /// The links that `link` names: by number, by name, by the LINK that is dialled, or all.
+    fn matching(&self, link: &str) -> Result<Vec<Target>, CommandError> {
+        let mut dialled = self.dialled();
+        let mut targets: Vec<Target> = Vec::new();
+        for snapshot in self.bond.links() {
+            let place = dialled.iter().position(|(_, dialer)| dialer.state().link == Some(snapshot.id));
+            let dialer = place.map(|place| dialled.swap_remove(place));
+            targets.push(Target { id: Some(snapshot.id), name: snapshot.name, dialer });
+        }
+        targets.extend(dialled.into_iter().map(|(spec, dialer)| Target {
+            id: None,
+            name: dialer.name().to_owned(),
+            dialer: Some((spec, dialer)),
+        }));
+        targets.retain(|target| target.is_named(link));
+        if targets.is_empty() {
+            return Err(CommandError::not_found(format!(
+                "no link {link}; `bondwire status` shows which there are"
+            )));
+        }
+        Ok(targets)
+    }
+}
+
+/// A link that a command names, in the bond or on its way there.
+struct Target {
+    id: Option<LinkId>,
+    name: String,
+    dialer: Option<(String, DialerHandle)>,
+}
+
+impl Target {
+    fn is_named(&self, link: &str) -> bool {
+        let spec = self.dialer.as_ref().map(|(spec, _)| spec.as_str());
+        link == ALL
+            || self.id.is_some_and(|id| id.to_string() == link)
+            || self.name == link
+            || spec == Some(link)
+            || spec.and_then(|spec| spec.split(',').next()) == Some(link)
+    }
+
+    /// Changes a link that the other end dials: the change ends with it.
+    fn change_in(
+        &self,
+        bond: &Bond,
+        change: &LinkChange,
+        keep_alive: Option<Option<Duration>>,
+    ) -> Result<(), CommandError> {
+        let link = self.id.map(|id| bond.link(id));
+        let Some((link, now)) = link.and_then(|link| Some((link, link.snapshot()?))) else { return Ok(()) };
+        let changed = link.set_policy(change.apply(now.policy)?).and_then(|()| match keep_alive {
+            Some(keep_alive) => link.set_keep_alive(keep_alive),
+            None => Ok(()),
+        });
+        changed.map_err(|error| CommandError::not_found(error.to_string()))
+    }
+}

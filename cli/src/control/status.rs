@@ -1,0 +1,179 @@
+//! What a running command has to tell about its bonds. The names are those of `status --json`.
+
+mod text;
+
+pub(crate) use text::text;
+
+use std::time::Duration;
+
+use bondwire::{Bond, DialerHandle, LinkSnapshot, LinkState, Policy};
+use serde::{Deserialize, Serialize};
+
+use crate::output::rounded;
+
+/// A running command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) name: String,
+    pub(crate) command: String,
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) bonds: Vec<BondStatus>,
+}
+
+/// One bond.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BondStatus {
+    pub(crate) number: u64,
+    /// Public key of the other end, once it is known.
+    pub(crate) peer: Option<String>,
+    pub(crate) peer_name: Option<String>,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) send_mbytes_per_second: f64,
+    pub(crate) receive_mbytes_per_second: f64,
+    pub(crate) links: Vec<LinkStatus>,
+    pub(crate) streams_open: u64,
+    pub(crate) send_buffered_bytes: u64,
+    /// Stream bytes that the peer has acknowledged.
+    pub(crate) acked_bytes: u64,
+    /// Packets that did not open: noise, forgeries, replays.
+    pub(crate) dropped_packets: u64,
+    pub(crate) forwards: Vec<ForwardStatus>,
+}
+
+/// One link, or one that is to be and is not.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LinkStatus {
+    /// Its number in the bond; none while it is not in the bond.
+    pub(crate) id: Option<u32>,
+    /// Its name, such as `tcp 192.0.2.7:7700`.
+    pub(crate) link: String,
+    /// The LINK that this end dials for it.
+    pub(crate) dialled: Option<String>,
+    pub(crate) kind: String,
+    /// `joining`, `active`, `suspect`, `closed`, or `missing`.
+    pub(crate) state: String,
+    pub(crate) state_seconds: Option<f64>,
+    /// Why it carries nothing, if it does not.
+    pub(crate) why: Option<String>,
+    /// `active`, `backup` or `paused`, as both ends want it.
+    pub(crate) policy: String,
+    pub(crate) tier: u8,
+    pub(crate) weight: Option<u8>,
+    pub(crate) cap_bytes_per_second: Option<u64>,
+    pub(crate) rtt_ms: Option<f64>,
+    /// What the link can carry, as far as it was seen.
+    pub(crate) estimated_mbytes_per_second: Option<f64>,
+    pub(crate) send_mbytes_per_second: f64,
+    pub(crate) receive_mbytes_per_second: f64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) in_flight_bytes: u64,
+    pub(crate) window_bytes: u64,
+    pub(crate) lost_packets: u64,
+    pub(crate) moved_bytes: u64,
+    pub(crate) reinjected_bytes: u64,
+    pub(crate) suspects: u64,
+}
+
+/// One forward that this end opened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ForwardStatus {
+    pub(crate) number: u64,
+    /// As its option was given, `-L 8080:localhost:80`.
+    pub(crate) forward: String,
+}
+
+/// The links of a bond: those in it, and those that are dialled and not in it.
+pub(crate) fn links(
+    bond: &Bond,
+    before: &[LinkSnapshot],
+    elapsed: Duration,
+    dialled: &[(String, DialerHandle)],
+) -> Vec<LinkStatus> {
+    let now = bond.now();
+    let dialler = |id| dialled.iter().find(|(_, dialer)| dialer.state().link == Some(id));
+    let mut rows: Vec<_> = bond
+        .links()
+        .iter()
+        .map(|link| {
+            let mut row = row(link, now);
+            let then = before.iter().find(|then| then.id == link.id);
+            let since = |counter: fn(&LinkSnapshot) -> u64| counter(link) - then.map_or(0, counter);
+            row.send_mbytes_per_second = rate(since(|link| link.stats.sent_bytes), elapsed);
+            row.receive_mbytes_per_second = rate(since(|link| link.stats.received_bytes), elapsed);
+            row.dialled = dialler(link.id).map(|(spec, _)| spec.clone());
+            row
+        })
+        .collect();
+    for (spec, dialer) in dialled.iter().filter(|(_, dialer)| dialer.state().link.is_none()) {
+        rows.push(missing(spec, dialer));
+    }
+    rows
+}
+
+fn row(link: &LinkSnapshot, now: bondwire::Instant) -> LinkStatus {
+    let policy = effective(link);
+    let why = match link.state {
+        LinkState::Closed => None,
+        _ => link.idle.map(|reason| reason.to_string()),
+    };
+    LinkStatus {
+        id: Some(link.id.0),
+        link: link.name.clone(),
+        kind: link.kind.to_owned(),
+        state: link.state.to_string(),
+        state_seconds: Some(rounded((now - link.since).as_secs_f64())),
+        why,
+        policy: policy.usage.to_string(),
+        tier: policy.tier,
+        weight: policy.weight.map(Into::into),
+        cap_bytes_per_second: policy.cap_bytes_per_second,
+        rtt_ms: link.rtt.map(|rtt| rounded(rtt.as_secs_f64() * 1e3)),
+        estimated_mbytes_per_second: link.rate.map(|rate| rounded(rate as f64 / 1e6)),
+        sent_bytes: link.stats.sent_bytes,
+        received_bytes: link.stats.received_bytes,
+        in_flight_bytes: link.in_flight_bytes,
+        window_bytes: link.window_bytes,
+        lost_packets: link.stats.lost_packets,
+        moved_bytes: link.stats.moved_bytes,
+        reinjected_bytes: link.stats.reinjected_bytes,
+        suspects: link.stats.suspects,
+        ..LinkStatus::default()
+    }
+}
+
+/// What holds of both ends' wishes.
+fn effective(link: &LinkSnapshot) -> bondwire::LinkPolicy {
+    link.policy.with_peer(link.peer_policy)
+}
+
+fn missing(spec: &str, dialer: &DialerHandle) -> LinkStatus {
+    let why = match dialer.state().fault {
+        Some(fault) => fault.to_string(),
+        None => "being dialled".to_owned(),
+    };
+    let policy = dialer.policy();
+    LinkStatus {
+        link: dialer.name().to_owned(),
+        dialled: Some(spec.to_owned()),
+        kind: spec.split(':').next().unwrap_or_default().to_owned(),
+        state: "missing".to_owned(),
+        why: Some(why),
+        policy: policy.usage.to_string(),
+        tier: policy.tier,
+        weight: policy.weight.map(Into::into),
+        cap_bytes_per_second: policy.cap_bytes_per_second,
+        ..LinkStatus::default()
+    }
+}
+
+pub(crate) fn rate(bytes: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { rounded(bytes as f64 / elapsed.as_secs_f64() / 1e6) }
+}
+
+/// Whether a link with that policy is out of the ordinary, so that it is worth a word.
+fn is_plain(policy: &str) -> bool {
+    policy == Policy::Active.to_string()
+}
