@@ -217,7 +217,8 @@ impl App {
             }
             self.to_send.pop();
             let mut datagram = (index as u64).to_le_bytes().to_vec();
-            self.work.datagram_content(index).write(8, plan.len - 8, &mut datagram);
+            datagram.resize(plan.len, 0);
+            self.work.datagram_content(index).fill(8, &mut datagram[8..]);
             // A full queue or no link may refuse it: datagrams are unreliable.
             let _ = connection.send_datagram(now, plan.flow, Bytes::from(datagram));
             active = true;

@@ -133,11 +133,14 @@ impl Bond {
         }
     }
 
-    /// When the engine, or else the application, wants to be called.
-    pub(crate) fn poll_timeout(&self) -> (Option<Instant>, Option<Instant>) {
-        let engine = self.connection.poll_timeout().map(|(at, _)| at);
-        let app = if self.closed.is_none() { self.app.poll_timeout() } else { None };
-        (engine, app)
+    /// When the engine wants to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.connection.poll_timeout().map(|(at, _)| at)
+    }
+
+    /// When the application wants to be called.
+    pub(crate) fn poll_app_timeout(&self) -> Option<Instant> {
+        if self.closed.is_none() { self.app.poll_timeout() } else { None }
     }
 
     /// After the engine's timer was handled, the next one lies ahead.

@@ -13,40 +13,41 @@ impl Content {
         Self { key: mix(mix(mix(seed) ^ kind) ^ index) }
     }
 
-    /// Appends the bytes from `position` to `out`.
-    pub(crate) fn write(self, position: u64, len: usize, out: &mut Vec<u8>) {
-        let mut at = position;
-        let mut left = len;
-        while left > 0 {
-            let (word, skip) = self.word(at);
-            let take = left.min(8 - skip);
-            out.extend_from_slice(&word[skip..skip + take]);
-            at += take as u64;
-            left -= take;
+    /// Fills `out` with the bytes from `position`.
+    pub(crate) fn fill(self, position: u64, out: &mut [u8]) {
+        let skip = (position % 8) as usize;
+        let mut words = (position / 8..).map(|index| self.word(index));
+        let mut next = || words.next().unwrap_or_default();
+        let mut rest = out;
+        if skip > 0 {
+            let (head, behind) = rest.split_at_mut(rest.len().min(8 - skip));
+            head.copy_from_slice(&next()[skip..skip + head.len()]);
+            rest = behind;
         }
+        let (whole, tail) = rest.as_chunks_mut();
+        whole.iter_mut().for_each(|word| *word = next());
+        tail.copy_from_slice(&next()[..tail.len()]);
     }
 
     /// Where `piece`, which should be the bytes from `position`, first differs.
     pub(crate) fn mismatch(self, position: u64, piece: &[u8]) -> Option<u64> {
+        let mut expected = [0; 512];
         let mut at = position;
-        let mut rest = piece;
-        while !rest.is_empty() {
-            let (word, skip) = self.word(at);
-            let take = rest.len().min(8 - skip);
-            if rest[..take] != word[skip..skip + take] {
-                let off = rest[..take].iter().zip(&word[skip..]).take_while(|(a, b)| a == b).count();
-                return Some(at + off as u64);
+        for part in piece.chunks(expected.len()) {
+            let expected = &mut expected[..part.len()];
+            self.fill(at, expected);
+            if part != expected {
+                let same = part.iter().zip(expected).take_while(|(a, b)| a == b).count();
+                return Some(at + same as u64);
             }
-            at += take as u64;
-            rest = &rest[take..];
+            at += part.len() as u64;
         }
         None
     }
 
-    /// The eight bytes around `position`, and where among them it stands.
-    fn word(self, position: u64) -> ([u8; 8], usize) {
-        let word = mix(self.key ^ (position >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        (word.to_le_bytes(), (position & 7) as usize)
+    /// The bytes from position `8 * index`.
+    const fn word(self, index: u64) -> [u8; 8] {
+        mix(self.key ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()
     }
 }
 
@@ -65,12 +66,12 @@ mod tests {
     #[test]
     fn every_cut_gives_the_same_bytes() {
         let content = Content::new(1, 2, 3);
-        let mut whole = Vec::new();
-        content.write(0, 300, &mut whole);
+        let mut whole = [0; 300];
+        content.fill(0, &mut whole);
         for from in 0..40 {
             for len in 0..60 {
-                let mut part = Vec::new();
-                content.write(from as u64, len, &mut part);
+                let mut part = vec![0; len];
+                content.fill(from as u64, &mut part);
                 assert_eq!(part, whole[from..from + len]);
                 assert_eq!(content.mismatch(from as u64, &part), None);
             }
@@ -80,11 +81,11 @@ mod tests {
     #[test]
     fn a_changed_or_moved_byte_shows() {
         let content = Content::new(9, 0, 4);
-        let mut bytes = Vec::new();
-        content.write(5, 100, &mut bytes);
+        let mut bytes = [0; 1100];
+        content.fill(5, &mut bytes);
         assert!(content.mismatch(6, &bytes).is_some());
         assert!(Content::new(9, 0, 5).mismatch(5, &bytes).is_some());
-        for at in 0..100 {
+        for at in 0..bytes.len() {
             bytes[at] ^= 1;
             assert_eq!(content.mismatch(5, &bytes), Some(5 + at as u64));
             bytes[at] ^= 1;

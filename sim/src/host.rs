@@ -162,6 +162,10 @@ impl Host {
             }
             self.on_timer(stage);
         }
+        // A timer that was armed for earlier since: nothing is due.
+        if matches!(happening, Happening::Timer(_)) && self.armed != Some(stage.net.now()) {
+            return;
+        }
         self.fed = None;
         self.take(happening, stage);
         self.settle(stage);
@@ -177,7 +181,7 @@ impl Host {
             Happening::Accept(end) => self.on_accept(stage, end),
             // Draining looks at every port with something to send.
             Happening::Writable(_) => {}
-            Happening::Timer(_) if self.armed == Some(stage.net.now()) => {
+            Happening::Timer(_) => {
                 self.armed = None;
                 self.on_timer(stage);
             }
@@ -353,8 +357,8 @@ impl Host {
     /// Arms the one timer for the earliest deadline. The engine's timers run a little late, as everywhere.
     fn arm(&mut self, stage: &mut Stage) {
         let now = self.now(stage);
-        let engine = self.bonds.iter().filter_map(|bond| bond.poll_timeout().0).min();
-        let apps = self.bonds.iter().filter_map(|bond| bond.poll_timeout().1).min();
+        let engine = self.bonds.iter().filter_map(Bond::poll_timeout).min();
+        let apps = self.bonds.iter().filter_map(Bond::poll_app_timeout).min();
         let dialers = self.dialers.iter().filter_map(Dialer::poll_timeout).min().filter(|_| self.may_dial());
         let lines = self.lines.values().filter_map(Line::poll_timeout).min();
         let on_time = [apps, dialers, lines].into_iter().flatten().min();

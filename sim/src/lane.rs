@@ -55,7 +55,9 @@ pub(crate) struct Lane {
     id: StreamId,
     write: Half,
     read: Half,
+    /// Contents from `buffered_from` on, kept while the engine has no room for them.
     buffer: Vec<u8>,
+    buffered_from: u64,
 }
 
 impl Lane {
@@ -68,6 +70,7 @@ impl Lane {
             write: Half::new(work, stream, out, plan.halves[out].writer.pause_every_bytes),
             read: Half::new(work, stream, inward, plan.halves[inward].reader.pause_every_bytes),
             buffer: Vec::new(),
+            buffered_from: 0,
         }
     }
 
@@ -125,8 +128,11 @@ impl Lane {
     fn write_piece(&mut self, connection: &mut Connection, until: u64) -> Result<usize, WriteError> {
         let left = usize::try_from(until - self.write.position).unwrap_or(usize::MAX);
         let len = self.write.plan.writer.piece_bytes.min(left);
-        self.buffer.clear();
-        self.write.content.write(self.write.position, len, &mut self.buffer);
+        if (self.buffered_from, self.buffer.len()) != (self.write.position, len) {
+            self.buffered_from = self.write.position;
+            self.buffer.resize(len, 0);
+            self.write.content.fill(self.buffered_from, &mut self.buffer);
+        }
         if self.write.plan.gives_chunks {
             let mut chunk = Bytes::copy_from_slice(&self.buffer);
             connection.write_chunk(self.id, &mut chunk)

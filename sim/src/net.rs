@@ -5,7 +5,7 @@ mod faults;
 use crate::dice::Dice;
 use crate::fault::{Fault, FaultKind};
 use crate::pipe::{Load, Parcel, Pipe, SessionId};
-use crate::plan::{CablePlan, Cipher, Medium, Plan};
+use crate::plan::{CablePlan, Medium, Plan};
 use crate::queue::Queue;
 use crate::trace::Trace;
 use bondwire_core::time::{Duration, Instant};
@@ -140,9 +140,7 @@ pub(crate) struct Net {
     cables: Vec<Cable>,
     sessions: Vec<Session>,
     faults: Vec<Fault>,
-    recorded: Vec<(SessionId, Vec<u8>)>,
-    /// Packets carry nothing that tells an old one of the same session from a new one.
-    plain: bool,
+    recorded: Vec<Vec<u8>>,
     records: bool,
     dice: Dice,
 }
@@ -170,7 +168,6 @@ impl Net {
             sessions: Vec::new(),
             faults: plan.faults.clone(),
             recorded: Vec::new(),
-            plain: plan.cipher == Cipher::Plain,
             records: plan.faults.iter().any(|fault| fault.kind == FaultKind::Replay),
             dice: Dice::new(plan.seed, 1),
         }
@@ -277,7 +274,7 @@ impl Net {
         self.packets += 1;
         self.trace.bytes(10 + end.side as u64, &packet);
         if self.records && (self.recorded.len() < RECORDED_MAX || self.dice.percent(5)) {
-            self.record(end.session, &packet);
+            self.record(&packet);
         }
         self.push(end, Load::Packet(packet));
     }
@@ -413,23 +410,18 @@ impl Net {
         });
     }
 
-    fn record(&mut self, session: SessionId, packet: &[u8]) {
-        let entry = (session, packet.to_vec());
+    fn record(&mut self, packet: &[u8]) {
         if self.recorded.len() < RECORDED_MAX {
-            self.recorded.push(entry);
+            self.recorded.push(packet.to_vec());
         } else {
             let place = self.dice.index(RECORDED_MAX);
-            self.recorded[place] = entry;
+            self.recorded[place] = packet.to_vec();
         }
     }
 
-    /// A packet from earlier arrives in this session. Without encryption only those of other sessions do: a CRC does
-    /// not cover the leading digits of a packet number, so an old packet may pass for a new one.
+    /// A packet from earlier, of this session or another, arrives in this one.
     fn replay(&mut self, index: usize, direction: usize, extra: Duration, session: SessionId) {
-        let (origin, packet) = self.recorded[self.dice.index(self.recorded.len())].clone();
-        if self.plain && origin == session {
-            return;
-        }
+        let packet = self.recorded[self.dice.index(self.recorded.len())].clone();
         self.strike(FaultKind::Replay);
         self.launch(index, direction, extra, Parcel { session, load: Load::Packet(packet) });
     }

@@ -244,6 +244,8 @@ impl World {
                     Some(CloseReason::Local { code, .. }) => *code == CLOSE_CODE,
                     Some(CloseReason::Peer { code, reason }) => *code == CLOSE_CODE && reason == CLOSE_REASON,
                     Some(CloseReason::IdleTimeout(_) | CloseReason::PeerRestarted) => true,
+                    // By a handshake that the dialer began before it restarted, and then by its next bond.
+                    Some(CloseReason::Evicted) => host.bonds.iter().any(|newer| newer.serial > bond.serial),
                     _ => false,
                 };
                 if !right {

@@ -150,7 +150,12 @@ pub(crate) fn transmit_time(bytes: u64, rate: u64) -> Duration {
 
 /// Bytes that `rate` bytes per second move in `time`.
 pub(crate) fn bytes_in(rate: u64, time: Duration) -> u64 {
-    u64::try_from(u128::from(rate).saturating_mul(time.as_nanos()) / 1_000_000_000).unwrap_or(u64::MAX)
+    let nanos = time.as_nanos();
+    // The product nearly always fits 64 bits, where a division is far cheaper.
+    match u64::try_from(nanos).ok().and_then(|nanos| rate.checked_mul(nanos)) {
+        Some(product) => product / 1_000_000_000,
+        None => u64::try_from(u128::from(rate).saturating_mul(nanos) / 1_000_000_000).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]
