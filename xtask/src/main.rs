@@ -36,12 +36,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Break the engine in small ways and see whether a test notices (hours; needs cargo-mutants)
-    Mutants {
-        /// Arguments of cargo mutants
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    /// Break the engine in small ways and see whether a test notices (hours, or --sample; needs cargo-mutants)
+    Mutants(chores::Mutants),
 }
 
 fn main() -> Result<ExitCode> {
@@ -51,7 +47,7 @@ fn main() -> Result<ExitCode> {
         Xtask::Test(test) => test.run(&shell),
         Xtask::Sim(sim) => sim.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
-        Xtask::Chore(Chore::Mutants { arguments }) => chores::mutants(&shell, &arguments),
+        Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }
 }
 
