@@ -70,11 +70,6 @@ impl Suite {
     }
 }
 
-/// Bytes that sealing adds behind a packet's payload under `suite`.
-pub const fn tag_len(suite: Suite) -> usize {
-    suite.tag_len()
-}
-
 /// A packet did not authenticate. There is nothing more to say about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the packet does not authenticate")]

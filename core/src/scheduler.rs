@@ -223,7 +223,9 @@ mod tests {
 
     #[test]
     fn the_window_covers_the_slowest_way() {
-        let links = [link(0, 10_000_000, 1), link(1, 100_000, 50)];
+        let mut links = [link(0, 10_000_000, 1), link(1, 100_000, 50)];
         assert_eq!(window_wanted(&links), 2 * 10_100_000 * 150 / 1000);
+        links[1].overdue = MS * 500;
+        assert_eq!(window_wanted(&links), 2 * 10_100_000 * 150 / 1000, "a late link is not a longer one");
     }
 }

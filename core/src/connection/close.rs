@@ -169,7 +169,6 @@ impl Connection {
                 self.release_frames(index);
             }
         }
-        self.epoch += 1;
     }
 
     /// A bond without links has nobody to tell; ends that wait for an answer need not wait longer.

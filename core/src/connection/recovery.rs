@@ -80,8 +80,6 @@ impl Connection {
                     self.stats.acked_bytes += u64::from(sent.len);
                     self.streams.on_acked(link, &sent);
                 }
-                // What was moved may have been superseded since; the newer copy settles it.
-                _ if packet.moved => {}
                 SentFrame::Control(key) => self.streams.control_acked(&key),
                 SentFrame::Ack { link, highest } => {
                     if let Some(index) = self.index_of(link) {
@@ -140,7 +138,6 @@ impl Connection {
         link.sent = sent;
         link.stats.moved_bytes += bytes;
         self.datagrams.link_unusable(from);
-        self.epoch += 1;
         bytes
     }
 

@@ -3,14 +3,14 @@
 
 mod policies;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::{Connection, Transmit};
-use crate::config::{Config, LinkInfo};
+use crate::config::{Config, LinkInfo, Policy};
 use crate::crypto::{BondKeys, BondOrigin};
 use crate::error::{CloseReason, DownReason, Violation};
 use crate::event::{Event, LinkState};
@@ -59,6 +59,10 @@ struct World {
     links: Vec<(LinkId, [Pipe; 2])>,
     events: [Vec<Event>; 2],
     packet: Packet,
+    /// Ends and their links that had nothing to send. They are not asked again before they are woken.
+    asleep: BTreeSet<(usize, LinkId)>,
+    /// Ends and their links that were told that they are closed.
+    over: BTreeSet<(usize, LinkId)>,
 }
 
 impl World {
@@ -80,6 +84,8 @@ impl World {
             links: Vec::new(),
             events: [Vec::new(), Vec::new()],
             packet: Packet::new(),
+            asleep: BTreeSet::new(),
+            over: BTreeSet::new(),
         }
     }
 
@@ -125,23 +131,46 @@ impl World {
     /// Lets all ends send what they want and can at this moment.
     fn transmit(&mut self) {
         for end in 0..2 {
-            for (id, pipes) in &mut self.links {
-                while pipes[end].ready(self.now) {
-                    if self.ends[end].poll_transmit(self.now, *id, &mut self.packet) != Transmit::Packet {
-                        break;
-                    }
-                    let mut bytes = Vec::new();
-                    self.packet.gather(&mut bytes);
-                    let (_, header_len) = header::decode(&bytes, None).unwrap();
-                    let payload = Bytes::from(bytes).slice(header_len..);
-                    pipes[end].send(self.now, self.packet.number(), payload);
-                }
-            }
-            while self.ends[end].poll_wake(self.now).is_some() {}
+            while self.transmit_from(end) {}
             while let Some(event) = self.ends[end].poll_event() {
                 self.events[end].push(event);
             }
         }
+    }
+
+    /// One round over the links of an end that are awake. The answer is whether another one was woken meanwhile.
+    fn transmit_from(&mut self, end: usize) -> bool {
+        while let Some(id) = self.ends[end].poll_wake(self.now) {
+            self.asleep.remove(&(end, id));
+        }
+        for (id, pipes) in &mut self.links {
+            while pipes[end].ready(self.now) && !self.asleep.contains(&(end, *id)) {
+                match self.ends[end].poll_transmit(self.now, *id, &mut self.packet) {
+                    Transmit::Packet => {}
+                    Transmit::Idle => {
+                        self.asleep.insert((end, *id));
+                        break;
+                    }
+                    Transmit::LinkClosed => {
+                        self.asleep.insert((end, *id));
+                        self.over.insert((end, *id));
+                        break;
+                    }
+                }
+                let mut bytes = Vec::new();
+                self.packet.gather(&mut bytes);
+                let (_, header_len) = header::decode(&bytes, None).unwrap();
+                let payload = Bytes::from(bytes).slice(header_len..);
+                pipes[end].send(self.now, self.packet.number(), payload);
+            }
+        }
+        self.woken(end)
+    }
+
+    /// Whether a sleeping link of an end is woken.
+    fn woken(&mut self, end: usize) -> bool {
+        let id = self.ends[end].poll_wake(self.now);
+        id.is_some_and(|id| self.asleep.remove(&(end, id)))
     }
 
     /// Goes to the next moment at which something happens, at most to `until`.
@@ -461,6 +490,64 @@ fn close_is_told_and_acknowledged() {
     assert_eq!(world.ends[1].close_reason(), Some(&reason));
     world.run_for(MS * 1000);
     assert!(world.ends[1].is_closed());
+    assert_eq!(world.over.len(), 4, "all links hear of it: {:?}", world.over);
+}
+
+#[test]
+fn a_close_that_nobody_answers_ends_all_the_same() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000, 10);
+    world.run_for(MS * 100);
+    world.cut(0, true);
+    let now = world.now;
+    world.ends[0].close(now, 300, "done");
+    world.run_for(MS * 3000);
+    assert!(world.ends[0].is_closed() && world.over.contains(&(0, LinkId(0))));
+}
+
+#[test]
+fn whatever_there_is_to_send_wakes_an_idle_link() {
+    type Act = fn(&mut Connection, StreamId, Instant);
+    let acts: [(&str, Act); 10] = [
+        ("a write", |end, id, _| assert_eq!(end.write(id, b"x"), Ok(1))),
+        ("the end of a stream", |end, id, _| end.finish(id).unwrap()),
+        ("a reset", |end, id, _| end.reset(id, 1).unwrap()),
+        ("a stop", |end, id, _| end.stop_sending(id, 1).unwrap()),
+        ("a stream let go", |end, id, _| end.close_stream(id)),
+        ("a new stream", |end, _, _| assert!(end.open_stream(Class::Bulk, 0, "").is_ok())),
+        ("a datagram", |end, _, now| end.send_datagram(now, 0, Bytes::from_static(b"x")).unwrap()),
+        ("a policy", |end, _, now| assert!(end.set_link_policy(now, LinkId(0), Policy::Backup.into()))),
+        ("a close", |end, _, now| end.close(now, 0, "")),
+        ("the loss of the bond", |end, _, _| end.fail(CloseReason::PeerRestarted)),
+    ];
+    for (what, act) in acts {
+        let mut world = World::new(&Config::default());
+        world.add_link(0, 1_000_000, 10);
+        let stream = world.ends[0].open_stream(Class::Bulk, 0, "").unwrap();
+        world.ends[0].write(stream, b"x").unwrap();
+        world.run_for(MS * 1000);
+        let idle = world.asleep.contains(&(0, LinkId(0))) && !world.woken(0);
+        assert!(idle, "busy before {what}");
+        let now = world.now;
+        act(&mut world.ends[0], stream, now);
+        assert!(world.woken(0), "{what}");
+    }
+}
+
+#[test]
+fn acknowledgements_go_around_a_direction_that_died() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    transfer.run(&mut world, MS * 1000);
+    // Data still gets through on link 0, but nothing comes back on it.
+    world.pipes(0)[1].blackhole = true;
+    transfer.run(&mut world, MS * 1000);
+    let before = world.pipes(0)[0].delivered_bytes;
+    transfer.run(&mut world, MS * 2000);
+    let carried = world.pipes(0)[0].delivered_bytes - before;
+    assert!(carried > 1_000_000, "only {carried} bytes in two seconds");
 }
 
 #[test]
