@@ -16,6 +16,7 @@ use crate::error::{CloseReason, DownReason, Violation};
 use crate::event::{Event, LinkState};
 use crate::handshake::Parameters;
 use crate::id::{Class, LinkId, PublicKey, Role, StreamId};
+use crate::scheduler;
 use crate::streams::{ReadError, WriteError};
 use crate::time::{Duration, Instant};
 use crate::wire::header;
@@ -593,4 +594,20 @@ fn a_packet_number_is_taken_once() {
     world.ends[1].handle_packet(now, LinkId(0), 5, ping.clone()).unwrap();
     let again = world.ends[1].handle_packet(now, LinkId(0), 5, ping);
     assert_eq!(again, Err(Violation::PacketNumber { number: 5, highest: 5 }));
+}
+
+#[test]
+fn a_link_that_leaves_bytes_to_a_faster_one_thinks_again() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 40);
+    let stream = world.ends[0].open_stream(Class::Interactive, 0, "").unwrap();
+    world.run_for(MS * 1000);
+    let (now, end, mut packet) = (world.now, &mut world.ends[0], Packet::new());
+    assert_eq!(end.poll_transmit(now, LinkId(1), &mut packet), Transmit::Idle);
+    assert_eq!(end.think_again, None, "there is nothing to send");
+    end.write(stream, &[1; 4000]).unwrap();
+    assert_eq!(end.poll_transmit(now, LinkId(1), &mut packet), Transmit::Idle);
+    let after = scheduler::time_to_think(&end.field(now).candidates, 4000).unwrap();
+    assert_eq!(end.think_again, Some(now + after));
 }
