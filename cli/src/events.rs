@@ -1,5 +1,7 @@
 //! What happens to the links of a bond, as lines of the log.
 
+use std::collections::BTreeSet;
+
 use bondwire::{Bond, BondEvent, Change, EventsError, LinkId, LinkState};
 
 use crate::output;
@@ -7,9 +9,17 @@ use crate::output;
 /// Logs the events of `bond` until it ends; `about` stands before each line, and may be empty.
 pub(crate) async fn log(bond: &Bond, about: &str) {
     let mut events = bond.events();
+    // Links that came up before anybody listened; their events may still be on the way.
+    let mut up = BTreeSet::new();
+    for link in bond.links().into_iter().filter(|link| link.state == LinkState::Active) {
+        tracing::info!("{about}{}", link_line(link.id, &link.name, link.state, &Change::FirstPacket));
+        up.insert(link.id);
+    }
     loop {
         match events.next().await {
+            Ok(BondEvent::Link { id, to: LinkState::Active, .. }) if up.remove(&id) => {}
             Ok(BondEvent::Link { id, name, to, why, .. }) => {
+                up.remove(&id);
                 let line = format!("{about}{}", link_line(id, &name, to, &why));
                 match to {
                     LinkState::Suspect => tracing::warn!(link = %name, state = %to, "{line}"),

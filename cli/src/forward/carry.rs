@@ -36,13 +36,15 @@ pub(crate) enum Answer {
     Given,
 }
 
-/// Carries `connection` over the stream until both directions have ended. On an error both sides are reset.
+/// Carries `connection` over the stream until both directions have ended. On an error, and when it is dropped before,
+/// both sides are reset: a cut must not look like an end.
 pub(crate) async fn carry(
     mut connection: Connection,
     reader: RecvStream,
     writer: SendStream,
     answer: Answer,
 ) -> Result<(), CarryError> {
+    connection.end_by_reset();
     let ended = match &mut connection {
         Connection::Tcp(tcp) => {
             let (read, write) = tcp.split();
@@ -54,33 +56,47 @@ pub(crate) async fn carry(
             carry_halves(read, write, reader, writer, answer).await
         }
     };
-    if ended.is_err() {
-        connection.reset();
+    if ended.is_ok() {
+        connection.end_well();
     }
     ended
 }
 
-/// Carries what `read` gives over the stream, and what the stream gives to `write`, until both have ended. On an error
-/// the stream is reset.
+/// The halves of a stream, which are reset unless both have ended well.
+struct Halves {
+    reader: RecvStream,
+    writer: SendStream,
+    ended_well: bool,
+}
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        if !self.ended_well {
+            self.writer.reset(code::CONNECTION_RESET);
+            self.reader.stop(code::CONNECTION_RESET);
+        }
+    }
+}
+
+/// Carries what `read` gives over the stream, and what the stream gives to `write`, until both have ended. On an error,
+/// and when it is dropped before, the stream is reset.
 pub(crate) async fn carry_halves(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin,
-    mut reader: RecvStream,
-    mut writer: SendStream,
+    reader: RecvStream,
+    writer: SendStream,
     answer: Answer,
 ) -> Result<(), CarryError> {
-    let ended =
-        tokio::try_join!(async { into_stream(read, &mut writer).await.map_err(CarryError::from) }, async {
-            if answer == Answer::Awaited {
-                service::answer(&mut reader).await?;
-            }
-            Ok(from_stream(&mut reader, write).await?)
-        },);
-    if ended.is_err() {
-        writer.reset(code::CONNECTION_RESET);
-        reader.stop(code::CONNECTION_RESET);
-    }
-    ended.map(|((), ())| ())
+    let mut halves = Halves { reader, writer, ended_well: false };
+    let Halves { reader, writer, .. } = &mut halves;
+    tokio::try_join!(async { into_stream(read, writer).await.map_err(CarryError::from) }, async {
+        if answer == Answer::Awaited {
+            service::answer(reader).await?;
+        }
+        Ok(from_stream(reader, write).await?)
+    },)?;
+    halves.ended_well = true;
+    Ok(())
 }
 
 async fn into_stream(mut from: impl AsyncRead + Unpin, writer: &mut SendStream) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! One connection of a program on this host.
 
 use std::io;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -27,11 +29,21 @@ impl Connection {
         }
     }
 
-    /// Makes the end of the connection a reset, as far as its kind has any.
-    pub(crate) fn reset(&self) {
+    /// Makes the end of the connection a reset, as far as its kind has any, until [`end_well`](Self::end_well). The
+    /// system sees to it even when this program dies.
+    pub(crate) fn end_by_reset(&self) {
+        self.linger(Some(Duration::ZERO));
+    }
+
+    /// Makes the end of the connection a good one again.
+    pub(crate) fn end_well(&self) {
+        self.linger(None);
+    }
+
+    fn linger(&self, linger: Option<Duration>) {
         if let Self::Tcp(tcp) = self {
             // An error means that the connection is gone.
-            let _ = tcp.set_zero_linger();
+            let _ = SockRef::from(tcp).set_linger(linger);
         }
     }
 }

@@ -191,7 +191,7 @@ async fn carry_one(connection: Connection, mut route: Route) {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!("forward to {about}: {error}");
-            return connection.reset();
+            return connection.end_by_reset();
         }
     };
     let (reader, writer) = stream.split();

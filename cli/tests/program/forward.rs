@@ -65,6 +65,26 @@ fn a_reset_arrives_as_a_reset() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_connection_that_the_end_of_the_program_cuts_is_reset() {
+    let (report, stalled) = std::sync::mpsc::channel();
+    let endless = server(move |mut stream| {
+        stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+        while stream.write_all(&[7; 65_536]).is_ok() {}
+        let _ = report.send(());
+        // Held open: the cut is the program's.
+        io::copy(&mut &stream, &mut io::sink()).map(drop)
+    });
+    let (pair, local) = pair(endless, &[], "");
+    let mut stream = connect(local);
+    stalled.recv().unwrap();
+    pair.connecting.signal(rustix::process::Signal::TERM);
+    pair.connecting.wait().assert_code(130);
+    let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "a cut must not look like an end");
+}
+
 #[test]
 fn a_slow_reader_slows_the_sender_down() {
     let (_pair, local) = pair(web_server(80_000_000), &[], "");
