@@ -63,7 +63,7 @@ impl LinkOptions {
         let owned = || value.to_owned();
         match key {
             "policy" => {
-                self.policy.usage = parse_policy(value).ok_or_else(|| LinkOptionError::Policy(owned()))?
+                self.policy.usage = parse_policy(value).ok_or_else(|| LinkOptionError::Policy(owned()))?;
             }
             "tier" => self.policy.tier = value.parse().map_err(|_| LinkOptionError::Tier(owned()))?,
             "weight" => {

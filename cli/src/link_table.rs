@@ -25,6 +25,16 @@ struct Table {
 struct Row {
     spec: LinkSpec,
     dialer: Option<DialerHandle>,
+    note: Option<String>,
+}
+
+/// A link that is dialled.
+pub(crate) struct DialledLink {
+    /// Its LINK.
+    pub(crate) spec: String,
+    pub(crate) dialer: DialerHandle,
+    /// Why this program keeps it from carrying data.
+    pub(crate) note: Option<String>,
 }
 
 /// Why a link is not dialled.
@@ -40,7 +50,7 @@ pub(crate) enum AddError {
 
 impl LinkTable {
     pub(crate) fn new(media: Media, specs: Vec<LinkSpec>) -> Self {
-        let rows = specs.into_iter().map(|spec| Row { spec, dialer: None }).collect();
+        let rows = specs.into_iter().map(|spec| Row { spec, dialer: None, note: None }).collect();
         Self { media, table: Mutex::new(Table { bond: None, rows }) }
     }
 
@@ -75,7 +85,7 @@ impl LinkTable {
         }
         let dialer = table.bond.as_ref().map(|bond| self.media.dial(&spec.medium, bond));
         dialer.iter().for_each(|dialer| spec.options.apply(dialer));
-        table.rows.push(Row { spec, dialer });
+        table.rows.push(Row { spec, dialer, note: None });
         Ok(())
     }
 
@@ -86,10 +96,26 @@ impl LinkTable {
         removed.filter_map(|row| row.dialer).for_each(|dialer| dialer.stop());
     }
 
-    /// Each LINK with its dialer.
-    pub(crate) fn dialers(&self) -> Vec<(String, DialerHandle)> {
-        let dialer = |row: &Row| Some((row.spec.to_string(), row.dialer.clone()?));
-        self.lock().rows.iter().filter_map(dialer).collect()
+    /// The links that are dialled.
+    pub(crate) fn dialled(&self) -> Vec<DialledLink> {
+        let dialled = |row: &Row| {
+            Some(DialledLink {
+                spec: row.spec.to_string(),
+                dialer: row.dialer.clone()?,
+                note: row.note.clone(),
+            })
+        };
+        self.lock().rows.iter().filter_map(dialled).collect()
+    }
+
+    /// Says why a link is kept from carrying data, if it is.
+    pub(crate) fn note(&self, spec: &str, note: Option<String>) {
+        let mut table = self.lock();
+        table
+            .rows
+            .iter_mut()
+            .filter(|row| row.spec.to_string() == spec)
+            .for_each(|row| row.note.clone_from(&note));
     }
 
     /// All links as they were given.

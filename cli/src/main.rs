@@ -16,6 +16,7 @@ mod logging;
 mod medium;
 mod options;
 mod output;
+mod quota;
 mod service;
 mod session;
 mod signals;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
-use bondwire::{Bond, BondConfig, DialerHandle, Identity, PublicKey};
+use bondwire::{Bond, BondConfig, Identity, PublicKey};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
-use crate::link_table::LinkTable;
+use crate::link_table::{DialledLink, LinkTable};
 use crate::medium::Media;
 use crate::options::PeerOptions;
 use crate::service::close_code;
@@ -113,18 +113,18 @@ impl DialledBond {
 
     /// Whether every link got as far as the peer, and was refused.
     fn is_refused(&self) -> bool {
-        self.links.dialers().iter().all(|(_, dialer)| match dialer.state().fault {
+        self.links.dialled().iter().all(|link| match link.dialer.state().fault {
             Some(DialError::AddLink(error)) => error.is_refusal(),
             _ => false,
         })
     }
 
     fn faults(&self) -> String {
-        let fault = |(link, dialer): &(String, DialerHandle)| match dialer.state().fault {
+        let fault = |DialledLink { spec: link, dialer, .. }: &DialledLink| match dialer.state().fault {
             Some(fault) => format!("{link}: {}", words(&fault)),
             None => format!("{link}: no answer"),
         };
-        let faults: Vec<_> = self.links.dialers().iter().map(fault).collect();
+        let faults: Vec<_> = self.links.dialled().iter().map(fault).collect();
         format!("no link came up: {}", faults.join("; "))
     }
 }

@@ -18,6 +18,7 @@ use crate::forward::spec::{Forward, PipeForward, SocksForward};
 use crate::forward::table::{Forwards, LocalEnd};
 use crate::logging::Quietness;
 use crate::options::PeerOptions;
+use crate::quota::Quotas;
 use crate::service::{self, Services, close_code};
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
@@ -76,8 +77,20 @@ impl Connect {
         let mut tasks = JoinSet::new();
         let (current, bonds) = watch::channel(serve(&mut tasks, &dialled));
         let forwards = Arc::new(Forwards::new(bonds));
+        let mut quotas = Quotas::of(&session.links);
         let running = Running { session: &session, control: &control, forwards: &forwards, current };
-        let ended = running.run(dialled, ends, self.remote, &mut tasks, &mut interrupt).await;
+        let bonds = running.current.subscribe();
+        let watch_quotas = async {
+            match &mut quotas {
+                Some(quotas) => quotas.watch(|| bonds.borrow().bond.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = running.run(dialled, ends, self.remote, &mut tasks, &mut interrupt) => ended,
+            () = watch_quotas => Ok(()),
+        };
+        drop(quotas);
         // Waits, so that Unix sockets are removed before the program ends.
         forwards.shutdown().await;
         tasks.shutdown().await;

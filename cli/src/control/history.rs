@@ -124,7 +124,8 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = format!("{value:?}");
         if text.len() > MESSAGE_MAX_BYTES {
-            text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES));
+            let end = (0..=MESSAGE_MAX_BYTES).rev().find(|&end| text.is_char_boundary(end));
+            text.truncate(end.unwrap_or(0));
             text.push('…');
         }
         match field.name() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bondwire::{Bond, DialerHandle, LinkId, LinkSnapshot};
+use bondwire::{Bond, LinkId, LinkSnapshot};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -13,7 +13,7 @@ use super::protocol::{Command, CommandError, LinkChange, Select, SpeedTest};
 use super::report;
 use super::status::{self, BondStatus, Status};
 use crate::forward::table::Forwards;
-use crate::link_table::LinkTable;
+use crate::link_table::{DialledLink, LinkTable};
 use crate::logging;
 use crate::{keys, speed};
 
@@ -206,8 +206,8 @@ impl RunningBond {
         }
     }
 
-    fn dialled(&self) -> Vec<(String, DialerHandle)> {
-        self.dialling.as_ref().map(|dialling| dialling.links.dialers()).unwrap_or_default()
+    fn dialled(&self) -> Vec<DialledLink> {
+        self.dialling.as_ref().map(|dialling| dialling.links.dialled()).unwrap_or_default()
     }
 
     fn dialling(&self, what: &str) -> Result<&Dialling, CommandError> {
@@ -223,7 +223,7 @@ impl RunningBond {
         if specs.is_empty() {
             return Err(CommandError::failed(format!("{link} is not dialled here")));
         }
-        specs.iter().for_each(|(spec, _)| dialling.links.remove(spec));
+        specs.iter().for_each(|link| dialling.links.remove(&link.spec));
         Ok(json!({ "links": specs.len() }))
     }
 
@@ -232,7 +232,7 @@ impl RunningBond {
         let matching = self.matching(&change.link)?;
         for target in &matching {
             match &target.dialer {
-                Some((_, dialer)) => {
+                Some(DialledLink { dialer, .. }) => {
                     dialer.set_policy(change.apply(dialer.policy())?);
                     if let Some(keep_alive) = keep_alive {
                         dialer.set_keep_alive(keep_alive);
@@ -249,14 +249,14 @@ impl RunningBond {
         let mut dialled = self.dialled();
         let mut targets: Vec<Target> = Vec::new();
         for snapshot in self.bond.links() {
-            let place = dialled.iter().position(|(_, dialer)| dialer.state().link == Some(snapshot.id));
+            let place = dialled.iter().position(|link| link.dialer.state().link == Some(snapshot.id));
             let dialer = place.map(|place| dialled.swap_remove(place));
             targets.push(Target { id: Some(snapshot.id), name: snapshot.name, dialer });
         }
-        targets.extend(dialled.into_iter().map(|(spec, dialer)| Target {
+        targets.extend(dialled.into_iter().map(|link| Target {
             id: None,
-            name: dialer.name().to_owned(),
-            dialer: Some((spec, dialer)),
+            name: link.dialer.name().to_owned(),
+            dialer: Some(link),
         }));
         targets.retain(|target| target.is_named(link));
         if targets.is_empty() {
@@ -272,12 +272,12 @@ impl RunningBond {
 struct Target {
     id: Option<LinkId>,
     name: String,
-    dialer: Option<(String, DialerHandle)>,
+    dialer: Option<DialledLink>,
 }
 
 impl Target {
     fn is_named(&self, link: &str) -> bool {
-        let spec = self.dialer.as_ref().map(|(spec, _)| spec.as_str());
+        let spec = self.dialer.as_ref().map(|link| link.spec.as_str());
         link == ALL
             || self.id.is_some_and(|id| id.to_string() == link)
             || self.name == link

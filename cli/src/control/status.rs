@@ -6,9 +6,10 @@ pub(crate) use text::text;
 
 use std::time::Duration;
 
-use bondwire::{Bond, DialerHandle, LinkSnapshot, LinkState, Policy};
+use bondwire::{Bond, LinkSnapshot, LinkState, Policy};
 use serde::{Deserialize, Serialize};
 
+use crate::link_table::DialledLink;
 use crate::output::rounded;
 
 /// A running command.
@@ -90,10 +91,10 @@ pub(crate) fn links(
     bond: &Bond,
     before: &[LinkSnapshot],
     elapsed: Duration,
-    dialled: &[(String, DialerHandle)],
+    dialled: &[DialledLink],
 ) -> Vec<LinkStatus> {
     let now = bond.now();
-    let dialler = |id| dialled.iter().find(|(_, dialer)| dialer.state().link == Some(id));
+    let dialled_as = |id| dialled.iter().find(|link| link.dialer.state().link == Some(id));
     let mut rows: Vec<_> = bond
         .links()
         .iter()
@@ -103,13 +104,15 @@ pub(crate) fn links(
             let since = |counter: fn(&LinkSnapshot) -> u64| counter(link) - then.map_or(0, counter);
             row.send_mbytes_per_second = rate(since(|link| link.stats.sent_bytes), elapsed);
             row.receive_mbytes_per_second = rate(since(|link| link.stats.received_bytes), elapsed);
-            row.dialled = dialler(link.id).map(|(spec, _)| spec.clone());
+            if let Some(dialled) = dialled_as(link.id) {
+                row.dialled = Some(dialled.spec.clone());
+                // What the program does to a link says more than what follows from it.
+                row.why = dialled.note.clone().or(row.why);
+            }
             row
         })
         .collect();
-    for (spec, dialer) in dialled.iter().filter(|(_, dialer)| dialer.state().link.is_none()) {
-        rows.push(missing(spec, dialer));
-    }
+    rows.extend(dialled.iter().filter(|link| link.dialer.state().link.is_none()).map(missing));
     rows
 }
 
@@ -149,7 +152,7 @@ fn effective(link: &LinkSnapshot) -> bondwire::LinkPolicy {
     link.policy.with_peer(link.peer_policy)
 }
 
-fn missing(spec: &str, dialer: &DialerHandle) -> LinkStatus {
+fn missing(DialledLink { spec, dialer, .. }: &DialledLink) -> LinkStatus {
     let why = match dialer.state().fault {
         Some(fault) => fault.to_string(),
         None => "being dialled".to_owned(),
@@ -157,7 +160,7 @@ fn missing(spec: &str, dialer: &DialerHandle) -> LinkStatus {
     let policy = dialer.policy();
     LinkStatus {
         link: dialer.name().to_owned(),
-        dialled: Some(spec.to_owned()),
+        dialled: Some(spec.clone()),
         kind: spec.split(':').next().unwrap_or_default().to_owned(),
         state: "missing".to_owned(),
         why: Some(why),

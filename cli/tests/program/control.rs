@@ -302,3 +302,36 @@ fn a_name_is_taken_once_and_the_socket_goes_with_its_command() {
         .start(&["connect", &pair.link, "--peer", &key, "--control", "office"])
         .wait_for("connected to ");
 }
+
+#[test]
+fn a_quota_pauses_its_link_says_so_and_holds_over_a_restart() {
+    const BYTES: usize = 8 << 20;
+    let target = server(|mut stream| stream.write_all(&vec![7; BYTES]));
+    let (server, client) = (User::new(), User::new());
+    let (_listening, link) = server.listen(&["--allow", &client.public_key()]);
+    let limited = format!("{link},quota=1MB,reset-day=28");
+    let forward = format!("127.0.0.1:0:{target}");
+    let key = server.public_key();
+    let arguments = ["connect", &limited, "--peer", &key, "-L", &forward];
+    let connecting = client.start(&arguments);
+    let local = address_behind("forwarding ", &connecting.wait_for("forwarding 127.0.0.1:"));
+    let mut download = connect(local);
+    connecting.wait_for("its quota of 1.00 MB is used up until ");
+    client.run(&["link", "add", &link]).assert_code(0);
+    let mut data = Vec::new();
+    download.read_to_end(&mut data).unwrap();
+    assert_eq!(data.len(), BYTES);
+    let of_link = |status: &Value, spec: &str| {
+        let links = status["bonds"][0]["links"].as_array().unwrap().clone();
+        links.into_iter().find(|link| link["dialled"] == spec).unwrap()
+    };
+    let paused = of_link(&status(&client, "connect"), &limited);
+    assert_eq!(paused["policy"], "paused");
+    assert!(paused["why"].as_str().unwrap().starts_with("quota of 1.00 MB used up until "), "{paused}");
+    connecting.signal(Signal::INT);
+    connecting.wait().assert_code(130);
+
+    let connecting = client.start(&arguments);
+    connecting.wait_for("its quota of 1.00 MB is used up until ");
+    wait_for(&client, |status| of_link(status, &limited)["policy"] == "paused");
+}
