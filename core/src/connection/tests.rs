@@ -611,3 +611,20 @@ fn a_link_that_leaves_bytes_to_a_faster_one_thinks_again() {
     let after = scheduler::time_to_think(&end.field(now).candidates, 4000).unwrap();
     assert_eq!(end.think_again, Some(now + after));
 }
+
+#[test]
+fn when_all_links_are_silent_the_one_that_answered_last_goes_on() {
+    for first in [0, 1] {
+        let mut world = World::new(&Config::default());
+        world.add_link(0, 6_250_000, 10);
+        world.add_link(1, 6_250_000, 10);
+        let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+        transfer.run(&mut world, MS * 1000);
+        world.cut(first, true);
+        transfer.run(&mut world, MS * 300);
+        world.cut(1 - first, true);
+        transfer.run(&mut world, MS * 1000);
+        assert_eq!([world.state(0, 0), world.state(0, 1)], [LinkState::Suspect; 2]);
+        assert_eq!(world.ends[0].field(world.now).control, Some(LinkId(1 - first)));
+    }
+}

@@ -167,9 +167,11 @@ mod tests {
             assert_eq!(window.limit(&rtt, CALM), 2 * before);
             rate *= 2;
         }
-        for _ in 0..4 {
+        for _ in 0..FLAT_ROUNDS {
             window.on_ack(1, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
         }
+        assert!(window.is_starting(), "one round of growth and two without may be chance");
+        window.on_ack(1, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
         assert!(!window.is_starting());
         let limit = window.limit(&rtt, Conditions { rate: Some(rate), ..CALM });
         assert_eq!(limit, 2 * bytes_in(rate, Duration::from_millis(20)) + 2 * bytes_in(rate, PACKET_TIME));
@@ -213,6 +215,16 @@ mod tests {
         assert_eq!(fast, 65_535);
         let tiny_mtu = window.packet_bytes(Conditions { rate: Some(1 << 30), mtu: 640, ..CALM });
         assert_eq!(tiny_mtu, 640);
+    }
+
+    #[test]
+    fn a_refresh_of_the_base_halves_the_window() {
+        let mut rtt = rtt_ms(20);
+        let window = Window { phase: Phase::Steady };
+        let c = Conditions { rate: Some(10_000_000), ..CALM };
+        let whole = window.limit(&rtt, c);
+        rtt.begin_refresh(Instant::ZERO);
+        assert_eq!(window.limit(&rtt, c), whole / 2);
     }
 
     #[test]
