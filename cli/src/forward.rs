@@ -8,7 +8,6 @@ pub(crate) mod carrier;
 mod carry;
 mod connection;
 mod flows;
-pub(crate) mod held;
 pub(crate) mod inlet;
 pub(crate) mod outlet;
 pub(crate) mod permits;

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use crate::failure::one_line;
 use crate::forward::address::{Address, AddressRole};
 use crate::forward::carrier::Carrier;
-use crate::forward::held::Held;
 use crate::forward::permits::Permits;
 use crate::forward::{outlet, remote};
 use crate::speed::acceptor::SpeedService;
@@ -97,8 +96,6 @@ pub(crate) async fn answer(reader: &mut RecvStream) -> Result<(), Refusal> {
 pub(crate) struct Services {
     /// What the peer may reach and open through this host.
     pub(crate) permits: Permits,
-    /// What is listened on for the bonds of all peers.
-    pub(crate) held: Arc<Held>,
     /// Whether speed tests are answered.
     pub(crate) speed: bool,
 }
@@ -171,7 +168,7 @@ impl Served {
             tracing::warn!("refused to listen on {bind}: no --permit-listen allows it");
             return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
         }
-        remote::serve(&bind, &self.carrier, &self.services.held, stream).await;
+        remote::serve(&bind, &self.carrier, stream).await;
     }
 
     /// Something came in where this end had asked the peer to listen.

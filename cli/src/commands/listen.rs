@@ -56,7 +56,6 @@ impl Listen {
         }
         let control = Arc::new(Control::open(&self.control, "listen").await?);
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
-        let held = Arc::default();
         let permits = Permits { open: self.permit_open, listen: self.permit_listen };
         let mut bonds = JoinSet::new();
         let end = watch::Sender::new(false);
@@ -65,7 +64,7 @@ impl Listen {
                 // Bonds first, so that those which wait when the program ends are closed like the others.
                 biased;
                 bond = listener.accept() => {
-                    let services = Services { permits: permits.clone(), held: Arc::clone(&held), speed: true };
+                    let services = Services { permits: permits.clone(), speed: true };
                     bonds.spawn(serve(bond, services, Arc::clone(&control), end.subscribe()));
                 }
                 () = interrupt.wait() => break Err(Failure::interrupted()),

@@ -4,18 +4,18 @@
 //! connection, or client address of UDP, the peer opens a stream that names the asking one. So the peer reaches what was
 //! asked for, and nothing else.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bondwire::{BondStream, RecvStream, SendStream, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::address::{Address, HostPort};
 use super::carrier::{self, Carrier, Return};
-use super::held::Held;
-use super::inlet::Route;
+use super::inlet::{Inlet, Route};
 use super::spec::Forward;
 use crate::failure::{Exit, Failure};
 use crate::service::{self, LISTEN_LABEL_PREFIX, RETURN_LABEL_PREFIX, Refusal, Status};
@@ -23,6 +23,10 @@ use crate::session;
 
 /// Pause before the peer is asked again for an address that it could not open.
 const ASK_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time for which an address that is in use is tried again.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
+const IN_USE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A forward that the peer has agreed to.
 pub(crate) struct Asked {
@@ -40,7 +44,7 @@ enum AskError {
     #[error(transparent)]
     Open(#[from] bondwire::error::OpenStreamError),
     #[error("no answer: {0}")]
-    Lost(#[from] std::io::Error),
+    Lost(#[from] io::Error),
 }
 
 impl Asked {
@@ -109,11 +113,11 @@ fn with_port(bind: &Address, port: u16) -> Address {
 }
 
 /// Listens on `bind` for the peer, until it has enough or its bond ends.
-pub(crate) async fn serve(bind: &Address, carrier: &Carrier, held: &Arc<Held>, stream: BondStream) {
+pub(crate) async fn serve(bind: &Address, carrier: &Carrier, stream: BondStream) {
     let class = stream.class();
     let (mut reader, mut writer) = stream.split();
-    let (mut hold, inlet) = match held.open(bind, &carrier.bond).await {
-        Ok(opened) => opened,
+    let inlet = match open(bind).await {
+        Ok(inlet) => inlet,
         Err(error) => {
             tracing::warn!("cannot listen on {bind} for a peer: {error}");
             let why = format!("the peer cannot listen on {bind}: {error}");
@@ -137,14 +141,22 @@ pub(crate) async fn serve(bind: &Address, carrier: &Carrier, held: &Arc<Held>, s
         class,
         about: Arc::from(format!("the peer's end of {bind}")),
     };
-    let end = async {
-        tokio::select! {
-            // Nothing follows the label: whatever comes is the end.
-            _ = reader.read_u8() => {}
-            () = hold.is_wanted() => {}
-        }
-    };
+    // Nothing follows the label: whatever comes is the end.
+    let end = async { drop(reader.read_u8().await) };
     inlet.run(route, end).await;
+}
+
+/// Opens `bind`. A peer that has died and comes back replaces its bond; what that held may take a moment to close.
+async fn open(bind: &Address) -> io::Result<Inlet> {
+    let deadline = Instant::now() + IN_USE_TIMEOUT;
+    loop {
+        match Inlet::bind(bind).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                sleep(IN_USE_INTERVAL).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Says when a forward has ended, in whichever way.

@@ -20,6 +20,7 @@ mod remote;
 mod socks;
 #[cfg(target_os = "linux")]
 mod tools;
+#[cfg(unix)]
 mod udp;
 #[cfg(unix)]
 mod unix;

@@ -85,4 +85,7 @@ fn a_forbidden_target_names_the_flag_once() {
     socket.send(b"x").unwrap();
     client(near).send(b"x").unwrap();
     pair.connecting.wait_for("refused by the peer");
+    pair.connecting.signal(rustix::process::Signal::TERM);
+    let ended = pair.connecting.wait().assert_code(130);
+    assert!(!ended.stderr.contains("refused by the peer"), "{}", ended.stderr);
 }
