@@ -5,6 +5,7 @@ mod connect;
 mod demo;
 mod keygen;
 mod listen;
+mod peers;
 mod pubkey;
 mod speed;
 
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Connect(connect::Connect),
     /// Measure a bond: how much arrives, verified, and over which links
     Speed(speed::Speed),
+    /// List the remembered peers, forget or rename one
+    Peers(peers::PeersCommand),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -38,7 +41,7 @@ impl Command {
     pub(crate) fn quietness(&self) -> Quietness {
         match self {
             Self::Connect(command) => command.quietness(),
-            Self::Listen(_) | Self::Keygen(_) => Quietness::Events,
+            Self::Listen(_) | Self::Keygen(_) | Self::Peers(_) => Quietness::Events,
             Self::Pubkey(_) | Self::Speed(_) | Self::Demo(_) | Self::Completions(_) => Quietness::Results,
         }
     }
@@ -50,6 +53,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Keygen(command) => command.run(),
         Command::Pubkey(command) => command.run(),
         Command::Completions(command) => command.run(),
+        Command::Peers(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,

@@ -182,6 +182,11 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
     }
 }
 
+/// Whether `text` names a kind of link.
+pub(crate) fn is_kind(text: &str) -> bool {
+    known_kind(text).is_some()
+}
+
 fn known_kind(kind: &str) -> Option<Result<Kind, LinkSpecError>> {
     if let Some(known) = Kind::ALL.into_iter().find(|known| kind.eq_ignore_ascii_case(known.name())) {
         return Some(Ok(known));

@@ -1,6 +1,8 @@
 //! The `bondwire` program: several links between two hosts as one connection.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
+mod addresses;
 mod commands;
 mod demo;
 mod events;
@@ -13,10 +15,14 @@ mod logging;
 mod medium;
 mod options;
 mod output;
+mod pairing;
+mod peers;
+mod permissions;
 mod service;
 mod session;
 mod signals;
 mod speed;
+mod target;
 
 use std::io::Write;
 use std::process::ExitCode;

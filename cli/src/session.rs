@@ -9,7 +9,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use crate::medium::{Media, Medium};
-use crate::options::PeerOptions;
+use crate::options::{Destination, PeerOptions, PeerProof};
+use crate::pairing::Invitation;
 use crate::service::close_code;
 
 /// How often the dialers' faults are looked at until then.
@@ -20,8 +21,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What it takes to open a bond to one peer, again and again.
 pub(crate) struct Session {
     identity: Identity,
-    /// `None` takes whoever answers.
-    peer: Option<PublicKey>,
+    peer: PeerProof,
     config: BondConfig,
     links: Vec<LinkSpec>,
     media: Media,
@@ -36,27 +36,53 @@ pub(crate) struct DialledBond {
 }
 
 impl Session {
-    pub(crate) fn new(options: PeerOptions) -> Result<Self, Failure> {
-        if options.peer.is_none() {
-            tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
-        }
-        Media::check(&options.links)?;
+    /// What `options` say; `invitation` is that of `connect --pair`.
+    pub(crate) fn new(options: &PeerOptions, invitation: Option<Invitation>) -> Result<Self, Failure> {
+        let Destination { links, peer } = options.destination(invitation)?;
+        Media::check(&links)?;
+        let config = options.cipher.bond_config()?;
+        let identity = match peer {
+            PeerProof::Invitation(_) => options.key.load_for_pairing()?,
+            PeerProof::Key(_) => options.key.load()?,
+            PeerProof::Nothing => {
+                tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
+                options.key.load()?
+            }
+        };
         Ok(Self {
-            config: options.cipher.bond_config()?,
-            identity: options.key.load()?,
-            peer: options.peer,
-            links: options.links,
+            config,
+            identity,
+            peer,
+            links,
             media: Media::default(),
             first_link_timeout: Duration::from_secs(options.timeout),
         })
     }
 
+    /// The links as the user wrote them.
+    pub(crate) fn link_texts(&self) -> Vec<String> {
+        self.links.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether the peer is still to be paired with.
+    pub(crate) fn pairs(&self) -> bool {
+        matches!(self.peer, PeerProof::Invitation(_))
+    }
+
+    /// From now on the peer proves itself by `key`: its token is used up.
+    pub(crate) fn pin(&mut self, key: PublicKey) {
+        self.peer = PeerProof::Key(key);
+    }
+
     /// Opens a bond and starts to dial its links.
     pub(crate) fn dial(&self) -> Result<DialledBond, Failure> {
         let config = self.config.clone();
-        let bond = match self.peer {
-            Some(peer) => Bond::connect(&self.identity, peer, config),
-            None => Bond::connect_to_anyone(&self.identity, config),
+        let bond = match &self.peer {
+            PeerProof::Key(peer) => Bond::connect(&self.identity, *peer, config),
+            PeerProof::Invitation(Invitation { token, listener }) => {
+                Bond::connect_paired(&self.identity, Some(*listener), token.clone(), config)
+            }
+            PeerProof::Nothing => Bond::connect_to_anyone(&self.identity, config),
         };
         let bond = bond.map_err(Failure::configuration)?;
         let dial = |link: &LinkSpec| {
@@ -149,7 +175,7 @@ pub(crate) async fn close(bond: &Bond, code: u64, reason: &str) {
 /// The end of a bond as the end of a command.
 pub(crate) fn ended(reason: &CloseReason) -> Failure {
     let exit = match reason {
-        CloseReason::Refused(_) => Exit::Refused,
+        CloseReason::Refused(_) | CloseReason::Peer { code: close_code::NOT_ALLOWED, .. } => Exit::Refused,
         _ => Exit::BondLost,
     };
     Failure::new(exit, format!("the bond ended: {reason}"))
