@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bondwire::{Listener, PublicKey};
+use bondwire::{Listener, PeerLimits, PublicKey};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::forward::permits::Permits;
-use crate::peers::{Change, NewPeer, Peer, PeerName, Peers, PeersWatch, Remembered, WantedName};
+use crate::link_spec::LinkSpec;
+use crate::peers::{Change, Limits, NewPeer, Peer, PeerName, Peers, PeersWatch, Remembered, WantedName};
 use crate::permissions::Permissions;
 
 /// Shared by all bonds of a listener.
@@ -16,6 +17,8 @@ pub(crate) struct Access {
     always: Always,
     /// What peers may do unless their entries say otherwise.
     defaults: Permits,
+    /// What is listened on; their places are the numbers of the acceptors.
+    links: Vec<LinkSpec>,
     file: Mutex<PeersWatch>,
     peers: watch::Sender<Arc<Peers>>,
     /// Name for whoever pairs, if the user has chosen one.
@@ -33,11 +36,12 @@ impl Access {
     pub(crate) fn new(
         always: Always,
         defaults: Permits,
+        links: Vec<LinkSpec>,
         (file, peers): (PeersWatch, Peers),
         pairing_name: Option<PeerName>,
     ) -> Self {
         let (peers, file) = (watch::Sender::new(Arc::new(peers)), Mutex::new(file));
-        Self { always, defaults, file, peers, pairing_name }
+        Self { always, defaults, links, file, peers, pairing_name }
     }
 
     /// The peers now, and whenever they change.
@@ -122,11 +126,26 @@ impl Access {
     /// Brings the listener from `old` peers to `new` ones.
     pub(crate) fn apply(&self, listener: &Listener, old: &Peers, new: &Peers) {
         for gone in old.iter().filter(|peer| new.with_key(&peer.key).is_none()) {
+            listener.set_limits(gone.key, PeerLimits::default());
             if !self.is_always_allowed(&gone.key) {
                 listener.disallow(gone.key);
             }
         }
-        new.iter().for_each(|peer| listener.allow(peer.key));
+        for peer in new.iter() {
+            listener.set_limits(peer.key, self.limits_of(peer));
+            listener.allow(peer.key);
+        }
+    }
+
+    fn limits_of(&self, peer: &Peer) -> PeerLimits {
+        let Limits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes } = peer.limits;
+        let number = |link: &LinkSpec| self.links.iter().position(|own| own == link);
+        let acceptors = peer.permit_links.as_ref().map(|permitted| {
+            let numbers =
+                permitted.iter().filter_map(|link| number(link).and_then(|n| u32::try_from(n).ok()));
+            numbers.collect()
+        });
+        PeerLimits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes, acceptors }
     }
 }
 

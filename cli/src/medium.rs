@@ -75,24 +75,29 @@ impl Media {
         }
     }
 
-    /// Takes links for `listener`.
-    pub(crate) async fn accept(&self, medium: &Medium, listener: &Listener) -> io::Result<Accepting> {
+    /// Takes links for `listener`, by an acceptor with this number.
+    pub(crate) async fn accept(
+        &self,
+        medium: &Medium,
+        listener: &Listener,
+        number: u32,
+    ) -> io::Result<Accepting> {
         // The other end of a pipe knows its way by itself.
         let pipe = |name| Ok(Accepting { name, links: Vec::new() });
         match medium {
             Medium::Tcp(address) => {
                 let acceptor = TcpAcceptor::bind(address).await?;
                 let bound = acceptor.local_addr()?;
-                listener.add_acceptor(acceptor);
+                listener.add_acceptor_as(number, acceptor);
                 let links = addresses::links_to(bound, address.iface.as_deref());
                 Ok(Accepting { name: format!("tcp {bound}"), links })
             }
             Medium::Stdio => {
-                listener.add_acceptor(StdioAcceptor::new(self.stdio_ended.clone())?);
+                listener.add_acceptor_as(number, StdioAcceptor::new(self.stdio_ended.clone())?);
                 pipe("standard input and output".to_owned())
             }
             Medium::Exec(command) => {
-                listener.add_acceptor(ExecAcceptor::new(command.clone(), self.children.clone()));
+                listener.add_acceptor_as(number, ExecAcceptor::new(command.clone(), self.children.clone()));
                 pipe(format!("exec {command}"))
             }
         }

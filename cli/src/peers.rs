@@ -29,6 +29,19 @@ pub(crate) struct Peer {
     pub(crate) permit_open: Option<Vec<Permit>>,
     /// Addresses of this host on which it may listen.
     pub(crate) permit_listen: Option<Vec<Permit>>,
+    /// LINKs of this host's listen by which it may come in.
+    pub(crate) permit_links: Option<Vec<LinkSpec>>,
+    pub(crate) limits: Limits,
+}
+
+/// How much of this host one peer may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) bonds_max: Option<usize>,
+    /// In each bond, as the sizes below.
+    pub(crate) streams_max: Option<u64>,
+    pub(crate) receive_buffer_bytes: Option<u64>,
+    pub(crate) send_buffer_bytes: Option<u64>,
 }
 
 /// All of them, by name.

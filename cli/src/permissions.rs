@@ -89,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::forward::permits::Permit;
+    use crate::peers::Limits;
 
     fn permits(texts: &[&str]) -> Vec<Permit> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -101,6 +102,8 @@ mod tests {
             links: Vec::new(),
             permit_open: open.map(permits),
             permit_listen: listen.map(permits),
+            permit_links: None,
+            limits: Limits::default(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::link_spec::LinkSpec;
 use crate::medium::{Accepting, Media};
 use crate::options::{CipherOptions, KeyOption, PeersOption};
 use crate::pairing::{Invitation, looks_like_invitation};
-use crate::peers::{PeerName, PeersWatch};
+use crate::peers::{PeerName, Peers, PeersWatch};
 use crate::service::{self, Services, close_code};
 use crate::signals::Interrupt;
 use crate::{events, keys, output, session};
@@ -84,18 +84,21 @@ impl Listen {
         let identity = if self.pair.is_some() { self.key.load_for_pairing()? } else { self.key.load()? };
         let config = ListenConfig { allowed, bond: self.cipher.bond_config()? };
         let listener = Listener::new(&identity, config).map_err(Failure::configuration)?;
-        let mut reachable = Vec::new();
         let media = Media::default();
-        for link in &self.links {
-            reachable.extend(accept(link, &listener, &media).await?);
+        let defaults = Permits { open: self.permit_open.clone(), listen: self.permit_listen.clone() };
+        let (links, pairing_name) = (self.links.clone(), self.pair.clone().flatten());
+        let access = Arc::new(Access::new(always, defaults, links, (watch, peers), pairing_name));
+        // Before anybody can come in.
+        access.apply(&listener, &Peers::default(), &access.peers().borrow());
+        let mut reachable = Vec::new();
+        for (number, link) in (0..).zip(&self.links) {
+            reachable.extend(accept(link, number, &listener, &media).await?);
         }
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let token = match &self.pair {
             Some(_) => Some(self.invite(&listener, identity.public_key(), &reachable)?),
             None => None,
         };
-        let defaults = Permits { open: self.permit_open, listen: self.permit_listen };
-        let access = Arc::new(Access::new(always, defaults, (watch, peers), self.pair.flatten()));
         let end = watch::Sender::new(false);
         let held = Arc::default();
         let bonds = JoinSet::new();
@@ -218,13 +221,18 @@ async fn expired(token: Option<&Pending>) {
     }
 }
 
-/// Takes links for `listener`, and answers the LINKs that lead here.
-async fn accept(link: &LinkSpec, listener: &Listener, media: &Media) -> Result<Vec<String>, Failure> {
+/// Takes links for `listener` by its acceptor `number`, and answers the LINKs that lead here.
+async fn accept(
+    link: &LinkSpec,
+    number: u32,
+    listener: &Listener,
+    media: &Media,
+) -> Result<Vec<String>, Failure> {
     if link.policy != Policy::Active {
         return Err(Failure::configuration(format!("{link}: policy= goes with the end that connects")));
     }
     let at_link = |error| Failure::configuration(format!("{link}: {error}"));
-    let Accepting { name, links } = media.accept(&link.medium, listener).await.map_err(at_link)?;
+    let Accepting { name, links } = media.accept(&link.medium, listener, number).await.map_err(at_link)?;
     tracing::info!("listening on {name}");
     Ok(links)
 }

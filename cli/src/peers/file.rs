@@ -5,16 +5,18 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bondwire::PublicKey;
+use bondwire::limits::BONDS_PER_PEER_MAX;
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
 
 use super::error::TextError;
-use super::{Peer, PeerName, Peers};
+use super::{Limits, Peer, PeerName, Peers};
 use crate::failure::Failure;
 use crate::forward::permits::Permit;
 use crate::keys;
@@ -48,6 +50,12 @@ struct Entry {
     permit_open: Option<Vec<Permit>>,
     #[serde(default, deserialize_with = "some_texts")]
     permit_listen: Option<Vec<Permit>>,
+    #[serde(default, deserialize_with = "some_texts")]
+    permit_links: Option<Vec<LinkSpec>>,
+    bonds_max: Option<BondsMax>,
+    streams_max: Option<NonZeroU64>,
+    receive_buffer_bytes: Option<NonZeroU64>,
+    send_buffer_bytes: Option<NonZeroU64>,
 }
 
 impl PeersFile {
@@ -119,8 +127,14 @@ fn parse(text: &str) -> Result<Peers, TextError> {
             let what = format!("{name} has the key of {}; a key belongs to one peer", other.name);
             return Err(TextError::new(text, Some(span), what));
         }
-        let Entry { links, permit_open, permit_listen, .. } = entry;
-        peers.push(Peer { name, key, links, permit_open, permit_listen });
+        let limits = Limits {
+            bonds_max: entry.bonds_max.map(|BondsMax(max)| max),
+            streams_max: entry.streams_max.map(NonZeroU64::get),
+            receive_buffer_bytes: entry.receive_buffer_bytes.map(NonZeroU64::get),
+            send_buffer_bytes: entry.send_buffer_bytes.map(NonZeroU64::get),
+        };
+        let Entry { links, permit_open, permit_listen, permit_links, .. } = entry;
+        peers.push(Peer { name, key, links, permit_open, permit_listen, permit_links, limits });
     }
     Ok(Peers(peers))
 }
@@ -132,6 +146,19 @@ impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         keys::parse_public_key(&text).map(Key).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A number of bonds that there can be.
+struct BondsMax(usize);
+
+impl<'de> Deserialize<'de> for BondsMax {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let max = usize::deserialize(deserializer)?;
+        if (1..=BONDS_PER_PEER_MAX).contains(&max) {
+            return Ok(Self(max));
+        }
+        Err(serde::de::Error::custom(format!("a peer has 1 to {BONDS_PER_PEER_MAX} bonds, not {max}")))
     }
 }
 
@@ -199,13 +226,23 @@ mod tests {
         let (one, two) = (key(1), key(2));
         let text = format!(
             "# mine\n[peer.laptop]\nkey = \"{one}\"\nlinks = [\"tcp:10.0.0.5:7700\", \"tcp:h,policy=backup\"]\n\
-             permit-open = [\"localhost:22\"]\npermit-listen = []\n\n[peer.board]\nkey = \"{two}\"\n"
+             permit-open = [\"localhost:22\"]\npermit-listen = []\n\
+             permit-links = [\"tcp:*\"]\nbonds-max = 2\nstreams-max = 9\nreceive-buffer-bytes = 65536\n\
+             send-buffer-bytes = 65537\n\n[peer.board]\nkey = \"{two}\"\n"
         );
         let peers = parse(&text).unwrap();
         let laptop = peers.named(&"laptop".parse().unwrap()).unwrap();
         assert_eq!((laptop.key, laptop.links.len()), (PublicKey([1; 32]), 2));
         assert_eq!(laptop.permit_open.as_deref(), Some(&["localhost:22".parse().unwrap()][..]));
         assert_eq!(laptop.permit_listen.as_deref(), Some(&[][..]));
+        let limits = Limits {
+            bonds_max: Some(2),
+            streams_max: Some(9),
+            receive_buffer_bytes: Some(65536),
+            send_buffer_bytes: Some(65537),
+        };
+        assert_eq!(laptop.limits, limits);
+        assert_eq!(laptop.permit_links.as_deref(), Some(&["tcp:*".parse().unwrap()][..]));
         let board = peers.with_key(&PublicKey([2; 32])).unwrap();
         assert_eq!((board.name.as_str(), &board.permit_open), ("board", &None));
         assert!(parse("").unwrap().is_empty());
@@ -221,7 +258,7 @@ mod tests {
             ),
             (
                 format!("[peer.a]\nkey = \"{one}\"\nzzz = 1\n"),
-                ":3:1: unknown key \"zzz\"; keys are key, links, permit-open, permit-listen",
+                ":3:1: unknown key \"zzz\"; keys are key, links, permit-open, permit-listen, permit-links, bonds-max, ",
             ),
             ("[pear.a]\n".to_owned(), ":1:2: unknown key \"pear\"; did you mean \"peer\"?"),
             (
@@ -229,6 +266,11 @@ mod tests {
                 ":4:3: \"10.0.0.1:7\": no kind of link",
             ),
             (format!("[peer.a]\nkey = \"{one}\"\npermit-open = [\"x\"]\n"), ":3:16: \"x\": write HOST:PORT"),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\nbonds-max = 17\n"),
+                ":3:13: a peer has 1 to 16 bonds, not 17",
+            ),
+            (format!("[peer.a]\nkey = \"{one}\"\nstreams-max = 0\n"), ":3:15: invalid value: integer `0`"),
             (format!("[peer.a]\nkey = \"{one}\"\nlinks = 3\n"), ":3:9: invalid type: integer `3`"),
             ("[peer.a]\nkey = \"bwpub1x\"\n".to_owned(), ":2:7: too short"),
             ("[peer.a]\n".to_owned(), ":1:1: missing field `key`"),

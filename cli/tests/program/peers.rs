@@ -178,3 +178,27 @@ fn a_peers_file_that_others_can_write_is_refused() {
     let ended = user.run(&["listen", "tcp:127.0.0.1:0"]).assert_code(3);
     assert!(ended.error_line().contains("mode 0666") && ended.error_line().contains("chmod 600"));
 }
+
+#[test]
+fn an_entry_limits_links_bonds_and_streams() {
+    let (server, client) = (User::new(), User::new());
+    let peer = server.public_key();
+    write_peer(&server, &client.public_key(), "permit-links = [\"tcp:127.0.0.2:0\"]");
+    let (listening, link) = server.listen(&[]);
+    let arguments = ["connect", link.as_str(), "--peer", &peer];
+    let refused = client.run(&arguments).assert_code(5);
+    assert!(refused.error_line().contains("permit-links"), "{}", refused.stderr);
+
+    write_peer(
+        &server,
+        &client.public_key(),
+        "permit-links = [\"tcp:127.0.0.1:0\"]\nbonds-max = 1\nstreams-max = 2",
+    );
+    listening.wait_for("peers: changed laptop");
+    let first = client.start(&arguments);
+    first.wait_for("connected to ");
+    let speed = ["speed", &link, "--peer", &peer, "--seconds", "1", "--omit", "0"];
+    client.run(&[&speed[..], &["--streams", "2"]].concat()).assert_code(0);
+    // The second bond took the place of the first, whose command opens another, and so on.
+    first.wait_for("replaced by a newer bond");
+}
