@@ -1,5 +1,6 @@
 use bondwire_core::config::Config;
 use bondwire_core::crypto::Suite;
+use bondwire_core::endpoint::PeerRules;
 use bondwire_core::handshake::{LinkOffer, Parameters};
 use bondwire_core::id::PublicKey;
 use bondwire_core::streams::streams_allowed;
@@ -37,6 +38,7 @@ impl BondConfig {
     /// What this end brings to the handshake of one link.
     pub(crate) fn offer(&self, link: &LinkDescription) -> LinkOffer {
         LinkOffer {
+            via: 0,
             parameters: Parameters {
                 mtu_bytes: link.mtu_bytes,
                 ack_delay_max: ACK_DELAY_MAX,
@@ -57,6 +59,45 @@ pub enum AllowedPeers {
     /// Anybody. Bonds are encrypted, but whoever reaches the listener is let in: decide on
     /// [`Bond::peer`](crate::Bond::peer) before anything is served.
     Any,
+}
+
+/// What one peer may have at a [`Listener`](crate::Listener), where that is less than the listener's
+/// [`ListenConfig::bond`] says; `None` is what that says. See [`Listener::set_limits`](crate::Listener::set_limits).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Bonds at once, at most [`BONDS_PER_PEER_MAX`](crate::limits::BONDS_PER_PEER_MAX). When the peer opens one more, its
+    /// bond with the fewest links ends.
+    pub bonds_max: Option<usize>,
+    /// Streams that the peer may have open at once in each bond.
+    pub streams_max: Option<u64>,
+    /// Bytes that each bond holds for streams that have arrived and are not yet read.
+    pub receive_buffer_bytes: Option<u64>,
+    /// Bytes that each bond holds until the peer has acknowledged them.
+    pub send_buffer_bytes: Option<u64>,
+    /// Acceptors whose links it may use, as [`Listener::add_acceptor_as`](crate::Listener::add_acceptor_as) numbered them.
+    pub acceptors: Option<Vec<u32>>,
+}
+
+impl PeerLimits {
+    /// `engine` with these limits where they are lower.
+    pub(crate) fn lower(&self, engine: &Config) -> Config {
+        let least = |limit: Option<u64>, value: u64| limit.map_or(value, |limit| limit.min(value));
+        Config {
+            streams_max: least(self.streams_max, engine.streams_max),
+            receive_buffer_bytes: least(self.receive_buffer_bytes, engine.receive_buffer_bytes),
+            send_buffer_bytes: least(self.send_buffer_bytes, engine.send_buffer_bytes),
+            ..engine.clone()
+        }
+    }
+
+    /// What the handshakes' table needs of them.
+    pub(crate) fn rules(&self) -> PeerRules {
+        let all = PeerRules::default();
+        PeerRules {
+            bonds_max: self.bonds_max.unwrap_or(all.bonds_max),
+            vias: self.acceptors.as_ref().map(|acceptors| acceptors.iter().copied().collect()),
+        }
+    }
 }
 
 /// Settings of a listener.

@@ -3,7 +3,7 @@
 use std::io;
 
 pub use bondwire_core::endpoint::TooManyTokens;
-pub use bondwire_core::error::{CloseReason, DownReason, LinkUpError, Violation};
+pub use bondwire_core::error::{CloseReason, DownReason, LinkUpError, Violation, code};
 pub use bondwire_core::handshake::{HandshakeError, Refusal};
 
 use crate::identity::NoEntropy;

@@ -29,7 +29,7 @@ mod redial;
 mod stream;
 
 pub use bond::{Bond, Link};
-pub use config::{AllowedPeers, BondConfig, ListenConfig};
+pub use config::{AllowedPeers, BondConfig, ListenConfig, PeerLimits};
 pub use error::CloseReason;
 pub use events::{BondEvent, Events, EventsError};
 pub use identity::{Identity, NoEntropy};

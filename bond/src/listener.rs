@@ -3,15 +3,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bondwire_core::config::Config;
 use bondwire_core::endpoint::{self, Endpoint, EndpointConfig, EndpointStats};
-use bondwire_core::error::CloseReason;
-use bondwire_core::handshake::{Attachment, PairingToken, Step, TokenId};
+use bondwire_core::error::{CloseReason, code};
+use bondwire_core::handshake::{Attachment, LinkOffer, PairingToken, Step, TokenId};
 use bondwire_core::id::{BondId, PublicKey, Role};
+use bondwire_core::streams::streams_allowed;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::bond::Bond;
-use crate::config::{AllowedPeers, BondConfig, ListenConfig};
+use crate::config::{AllowedPeers, BondConfig, ListenConfig, PeerLimits};
 use crate::driver::attach::{Attaching, Medium, attach};
 use crate::driver::handshake::{Answerer, Exchange, Fault, SharedEndpoint, run};
 use crate::driver::shared::{Clock, Shared};
@@ -19,7 +21,7 @@ use crate::driver::timer;
 use crate::error::PairingTokenError;
 use crate::identity::{Identity, NoEntropy, random};
 use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN, ACCEPT_QUEUE_MAX, MTU_MAX_BYTES};
-use crate::link::{Acceptor, PacketLink, PacketReader, PacketWriter};
+use crate::link::{Acceptor, LinkDescription, PacketLink, PacketReader, PacketWriter};
 
 /// Takes the bonds that others open, over links from any number of acceptors.
 ///
@@ -37,6 +39,8 @@ pub struct Listener {
 struct Registry {
     endpoint: SharedEndpoint,
     config: BondConfig,
+    /// Of peers that may not have everything.
+    limits: Mutex<HashMap<PublicKey, PeerLimits>>,
     clock: Clock,
     bonds: Mutex<HashMap<BondId, Arc<Shared>>>,
     /// A bond was put into `bonds`.
@@ -62,6 +66,7 @@ impl Listener {
         let registry = Registry {
             endpoint: SharedEndpoint::new(endpoint),
             config: config.bond,
+            limits: Mutex::default(),
             clock: Clock::start(),
             bonds: Mutex::default(),
             added: Notify::new(),
@@ -84,17 +89,23 @@ impl Listener {
     /// Takes a link that somebody dialled. The handshake runs in a task of its own; the link then opens a bond or joins
     /// one.
     pub fn add_link(&self, link: impl PacketLink) {
-        self.registry.clone().spawn(link);
+        self.registry.clone().spawn(link, 0);
     }
 
     /// Takes links from `acceptor` from now on.
     pub fn add_acceptor(&self, acceptor: impl Acceptor) {
+        self.add_acceptor_as(0, acceptor);
+    }
+
+    /// The same for an acceptor to be told from others by [`PeerLimits::acceptors`]; those without a number of their own,
+    /// and [`add_link`](Self::add_link), have number 0.
+    pub fn add_acceptor_as(&self, number: u32, acceptor: impl Acceptor) {
         let registry = self.registry.clone();
         let mut stopped = registry.stopped.subscribe();
         tokio::spawn(async move {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
-                () = accept_links(registry, acceptor) => {}
+                () = accept_links(registry, acceptor, number) => {}
             }
         });
     }
@@ -107,6 +118,28 @@ impl Listener {
     /// Lets `peer` open no more bonds; those it has stay.
     pub fn disallow(&self, peer: PublicKey) {
         self.registry.endpoint.lock().disallow(peer);
+    }
+
+    /// Says what `peer` may have here from its next handshake on; its bonds stay as they are. It need not be allowed yet.
+    /// `PeerLimits::default()` takes the limits away again.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use bondwire::{Identity, ListenConfig, Listener, PeerLimits};
+    /// let (here, board) = (Identity::generate()?, Identity::generate()?);
+    /// let listener = Listener::new(&here, ListenConfig::allow([board.public_key()]))?;
+    /// let limits = PeerLimits { bonds_max: Some(1), streams_max: Some(100), ..PeerLimits::default() };
+    /// listener.set_limits(board.public_key(), limits);
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn set_limits(&self, peer: PublicKey, limits: PeerLimits) {
+        self.registry.endpoint.lock().set_rules(peer, limits.rules());
+        let mut all = self.registry.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if limits == PeerLimits::default() {
+            all.remove(&peer);
+        } else {
+            all.insert(peer, limits);
+        }
     }
 
     /// Makes a token with which one host that is not allowed yet can open a bond, once and within `valid_for`
@@ -176,13 +209,13 @@ impl fmt::Debug for Listener {
 }
 
 /// Accepts for ever. Errors cost a wait, so that a process without descriptors neither spins nor stops listening.
-async fn accept_links<A: Acceptor>(registry: Arc<Registry>, mut acceptor: A) {
+async fn accept_links<A: Acceptor>(registry: Arc<Registry>, mut acceptor: A, number: u32) {
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
         match acceptor.accept().await {
             Ok(link) => {
                 backoff = ACCEPT_BACKOFF_MIN;
-                registry.clone().spawn(link);
+                registry.clone().spawn(link, number);
             }
             Err(e) => {
                 if backoff == ACCEPT_BACKOFF_MIN {
@@ -202,10 +235,11 @@ impl Registry {
     }
 
     /// Gives `link` a task for its handshake, if there are not too many of these.
-    fn spawn(self: Arc<Self>, link: impl PacketLink) {
+    fn spawn(self: Arc<Self>, link: impl PacketLink, via: u32) {
         let mut description = link.describe();
         description.mtu_bytes = description.mtu_bytes.min(MTU_MAX_BYTES);
-        let offer = self.config.offer(&description);
+        let offer = self.offer(&description, via);
+        let told = offer.parameters.streams_max;
         let responder = match self.endpoint.lock().accept_link(self.clock.now(), offer) {
             Ok(responder) => responder,
             Err(busy) => {
@@ -219,7 +253,7 @@ impl Registry {
             let mut stopped = self.stopped.subscribe();
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
-                () = self.answer(answerer, Medium { description, reader, writer }) => {}
+                () = self.answer(answerer, told, Medium { description, reader, writer }) => {}
             }
         });
     }
@@ -228,6 +262,7 @@ impl Registry {
     async fn answer<R: PacketReader, W: PacketWriter>(
         self: &Arc<Self>,
         mut answerer: Answerer,
+        streams_told: u64,
         mut medium: Medium<R, W>,
     ) {
         let shaken = run(&mut answerer, self.clock, &mut medium.reader, &mut medium.writer).await;
@@ -235,7 +270,8 @@ impl Registry {
         match shaken {
             Ok(Step::NewBond { attachment, evicted, token }) => {
                 self.evict(&evicted);
-                self.open(&attachment, token, answerer, medium);
+                let shared = self.open(&attachment, streams_told);
+                self.deliver(&shared, &attachment, token, answerer, medium);
             }
             Ok(Step::LinkJoined(attachment)) => self.join(&attachment, answerer, medium).await,
             Ok(_) => {}
@@ -251,19 +287,38 @@ impl Registry {
             evicted.iter().filter_map(|id| bonds.get(id).cloned()).collect()
         };
         for shared in evicted {
-            shared.with(|state, _| state.connection.fail(CloseReason::Evicted));
+            shared.with(|state, now| {
+                if state.connection.has_usable_link() {
+                    // Told, the peer does not open it anew, which would end another one.
+                    state.close(now, code::EVICTED, &CloseReason::Evicted.to_string(), false);
+                } else {
+                    state.connection.fail(CloseReason::Evicted);
+                }
+            });
         }
     }
 
-    fn open<R: PacketReader, W: PacketWriter>(
-        self: &Arc<Self>,
-        attachment: &Attachment,
-        token: Option<TokenId>,
-        answerer: Answerer,
-        medium: Medium<R, W>,
-    ) {
+    /// What this end brings to a handshake, before it knows with whom: as many streams as anyone may have. The rest is
+    /// granted when the peer is known.
+    fn offer(&self, description: &LinkDescription, via: u32) -> LinkOffer {
+        let mut offer = LinkOffer { via, ..self.config.offer(description) };
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        for limits in limits.values() {
+            let engine = limits.lower(&self.config.engine);
+            let allowed = streams_allowed(engine.receive_buffer_bytes, engine.streams_max);
+            offer.parameters.streams_max = offer.parameters.streams_max.min(allowed);
+        }
+        offer
+    }
+
+    /// Makes the bond that a peer has opened, within its limits.
+    fn open(self: &Arc<Self>, attachment: &Attachment, streams_told: u64) -> Arc<Shared> {
         let id = attachment.bond.id();
-        let engine = self.config.engine.clone();
+        let engine = match self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(&attachment.peer) {
+            Some(limits) => limits.lower(&self.config.engine),
+            None => self.config.engine.clone(),
+        };
+        let engine = Config { streams_told: Some(streams_told), ..engine };
         let shared = Shared::new(self.clock, Role::Responder, Some(attachment.peer), engine);
         self.bonds().insert(id, shared.clone());
         self.added.notify_waiters();
@@ -273,8 +328,21 @@ impl Registry {
             registry.bonds().remove(&id);
             registry.endpoint.lock().forget(registry.clock.now(), id);
         });
+        shared
+    }
+
+    /// Puts the first link of a bond to work, and hands the bond to the application.
+    fn deliver<R: PacketReader, W: PacketWriter>(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        attachment: &Attachment,
+        token: Option<TokenId>,
+        answerer: Answerer,
+        medium: Medium<R, W>,
+    ) {
         let bond = Bond::accepted(shared.clone(), token);
-        if self.attach(&shared, attachment, answerer, medium) && self.queue.try_send(bond).is_err() {
+        if self.attach(shared, attachment, answerer, medium) && self.queue.try_send(bond).is_err() {
+            let id = attachment.bond.id();
             tracing::warn!(target: "bondwire", "bond {id}: refused, {ACCEPT_QUEUE_MAX} bonds wait to be accepted");
         }
     }

@@ -13,6 +13,7 @@ mod link;
 mod listen;
 #[cfg(unix)]
 mod log_level;
+mod peers;
 mod pubkey;
 #[cfg(unix)]
 mod report;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Report(report::Report),
     /// Measure a bond: how much arrives, verified, and over which links
     Speed(speed::Speed),
+    /// List the remembered peers, forget or rename one
+    Peers(peers::PeersCommand),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -68,7 +71,7 @@ impl Command {
     pub(crate) fn quietness(&self) -> Quietness {
         match self {
             Self::Connect(command) => command.quietness(),
-            Self::Listen(_) | Self::Keygen(_) => Quietness::Events,
+            Self::Listen(_) | Self::Keygen(_) | Self::Peers(_) => Quietness::Events,
             _ => Quietness::Results,
         }
     }
@@ -80,6 +83,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Keygen(command) => command.run(),
         Command::Pubkey(command) => command.run(),
         Command::Completions(command) => command.run(),
+        Command::Peers(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,

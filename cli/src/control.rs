@@ -27,8 +27,8 @@ use crate::failure::Failure;
 /// The control socket of a command.
 #[derive(Args)]
 pub(crate) struct ControlOption {
-    /// Name of this command for `bondwire status`, `link` and the like [default: connect or listen]; none for no control
-    /// socket
+    /// Name of this command for `bondwire status`, `link` and the like [default: the peer's name, else connect or listen];
+    /// none for no control socket
     #[arg(long, value_name = "NAME")]
     control: Option<String>,
 }
@@ -42,14 +42,18 @@ pub(crate) struct Control {
 
 impl Control {
     /// Opens the control socket. Without one the command runs all the same, unless its user gave it a name.
-    pub(crate) async fn open(option: &ControlOption, command: &'static str) -> Result<Self, Failure> {
-        let wanted = option.control.as_deref();
+    pub(crate) async fn open(
+        option: &ControlOption,
+        peer_name: Option<&str>,
+        command: &'static str,
+    ) -> Result<Self, Failure> {
+        let (wanted, usual) = (option.control.as_deref(), peer_name.unwrap_or(command));
         #[cfg(unix)]
         if wanted != Some("none") {
-            return open_socket(wanted, command).await;
+            return open_socket(wanted, usual, command).await;
         }
         Ok(Self {
-            program: Program::new(wanted.unwrap_or(command).to_owned(), command),
+            program: Program::new(wanted.unwrap_or(usual).to_owned(), command),
             #[cfg(unix)]
             server: None,
         })
@@ -77,14 +81,14 @@ impl Control {
 }
 
 #[cfg(unix)]
-async fn open_socket(wanted: Option<&str>, command: &'static str) -> Result<Control, Failure> {
+async fn open_socket(wanted: Option<&str>, usual: &str, command: &'static str) -> Result<Control, Failure> {
     use folder::FolderError;
 
     let folder = folder::path();
-    let mut name = wanted.unwrap_or(command).to_owned();
+    let mut name = wanted.unwrap_or(usual).to_owned();
     let mut opened = folder::open(&folder, &name).await;
     if wanted.is_none() && matches!(opened, Err(FolderError::Taken(_))) {
-        name = format!("{command}-{}", std::process::id());
+        name = format!("{usual}-{}", std::process::id());
         opened = folder::open(&folder, &name).await;
     }
     let program = Program::new(name, command);

@@ -20,6 +20,8 @@ const SECRET_PREFIX: Hrp = Hrp::parse_unchecked("bwsecret");
 const KEY_BYTES: usize = 32;
 /// Characters of a public key's text: prefix, separator, 52 of data, 6 of checksum.
 const PUBLIC_KEY_CHARS: usize = 64;
+/// Characters of a public key in the log.
+const SHORT_KEY_CHARS: usize = 14;
 /// A key file is two lines; anything larger is some other file.
 const KEY_FILE_MAX_BYTES: u64 = 4096;
 
@@ -60,13 +62,18 @@ pub(crate) fn parse_public_key(text: &str) -> Result<PublicKey, PublicKeyError> 
         chars if chars > PUBLIC_KEY_CHARS => return Err(PublicKeyError::TooLong(chars)),
         _ => {}
     }
-    decode(PUBLIC_PREFIX, text).map(|bytes| PublicKey(*bytes)).ok_or(PublicKeyError::Checksum)
+    decode::<KEY_BYTES>(PUBLIC_PREFIX, text).map(|bytes| PublicKey(*bytes)).ok_or(PublicKeyError::Checksum)
 }
 
 /// The public key as one word.
 pub(crate) fn public_key_text(key: &PublicKey) -> String {
     // Encoding fails only above 1,023 characters.
     bech32::encode::<Bech32m>(PUBLIC_PREFIX, &key.0).unwrap_or_default()
+}
+
+/// Enough of a public key to tell peers apart in the log: the prefix and eight more characters.
+pub(crate) fn short_key_text(key: &PublicKey) -> String {
+    public_key_text(key).chars().take(SHORT_KEY_CHARS).collect()
 }
 
 /// The key file that commands use when none is named: `bondwire/key` in the user's configuration folder.
@@ -78,17 +85,28 @@ pub(crate) fn default_path() -> Result<PathBuf, Failure> {
 
 /// The key of a command: that of `file` if one is named, else the default one, which is made when it is missing.
 pub(crate) fn load_or_make(file: Option<&Path>) -> Result<Identity, Failure> {
-    if let Some(file) = file {
-        return load(file);
+    match file {
+        Some(file) => load(file),
+        None => load_or_make_at(&default_path()?),
     }
-    let file = default_path()?;
-    match make(&file, false) {
+}
+
+/// The same for a command that makes a key where one is named, too: one that pairs, so that nobody knows a key yet.
+pub(crate) fn load_or_make_for_pairing(file: Option<&Path>) -> Result<Identity, Failure> {
+    match file {
+        Some(file) => load_or_make_at(file),
+        None => load_or_make_at(&default_path()?),
+    }
+}
+
+fn load_or_make_at(file: &Path) -> Result<Identity, Failure> {
+    match make(file, false) {
         Ok(identity) => {
             tracing::info!("made the key {}", file.display());
             Ok(identity)
         }
-        Err(MakeError::Exists) => load(&file),
-        Err(error) => Err(error.about(&file)),
+        Err(MakeError::Exists) => load(file),
+        Err(error) => Err(error.about(file)),
     }
 }
 
@@ -119,10 +137,7 @@ pub(crate) fn make(path: &Path, replace: bool) -> Result<Identity, MakeError> {
     if !replace && path.try_exists()? {
         return Err(MakeError::Exists);
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     make_folder(folder)?;
     let identity = Identity::generate().map_err(io::Error::other)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -169,20 +184,20 @@ fn parse_file(text: &str) -> Result<Identity, &'static str> {
     if word.to_ascii_lowercase().starts_with(PUBLIC_PREFIX.as_str()) {
         return Err("it holds a public key");
     }
-    match decode(SECRET_PREFIX, word) {
+    match decode::<KEY_BYTES>(SECRET_PREFIX, word) {
         Some(bytes) => Ok(Identity::from_bytes(*bytes)),
         None if UncheckedHrpstring::new(word).is_ok() => Err("its checksum or length is wrong"),
         None => Err("its line is no key"),
     }
 }
 
-/// The 32 bytes of a Bech32m word with the given prefix.
-fn decode(prefix: Hrp, word: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+/// The bytes of a Bech32m word with the given prefix.
+pub(crate) fn decode<const N: usize>(prefix: Hrp, word: &str) -> Option<Zeroizing<[u8; N]>> {
     let checked = CheckedHrpstring::new::<Bech32m>(word).ok()?;
-    if checked.hrp() != prefix || checked.byte_iter().count() != KEY_BYTES {
+    if checked.hrp() != prefix || checked.byte_iter().count() != N {
         return None;
     }
-    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    let mut bytes = Zeroizing::new([0; N]);
     bytes.iter_mut().zip(checked.byte_iter()).for_each(|(to, from)| *to = from);
     Some(bytes)
 }
@@ -205,7 +220,16 @@ fn check_permissions(_path: &Path, _metadata: &fs::Metadata) -> Result<(), Failu
     Ok(())
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// The folder that a file is or will be in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes a folder that is private to its user, unless it is there.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

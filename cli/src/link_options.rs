@@ -14,7 +14,7 @@ pub(crate) const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
 const RESET_DAY_MAX: u8 = 28;
 
 /// What a link is to be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LinkOptions {
     pub(crate) policy: LinkPolicy,
     /// Time without traffic after which it is probed; `None` is the bond's.

@@ -18,7 +18,7 @@ const FORM: &str = "tcp:HOST[:PORT][,key=value...]";
 const OTHER_FORMS: &str = "stdio: or exec:COMMAND";
 
 /// One link of a command line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinkSpec {
     /// What the user wrote, for messages.
     text: String,
@@ -184,6 +184,11 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
         }
         None => Err(LinkSpecError::UnknownKind(kind.to_owned())),
     }
+}
+
+/// Whether `text` names a kind of link.
+pub(crate) fn is_kind(text: &str) -> bool {
+    known_kind(text).is_some()
 }
 
 fn known_kind(kind: &str) -> Option<Result<Kind, LinkSpecError>> {

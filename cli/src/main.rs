@@ -1,6 +1,8 @@
 //! The `bondwire` program: several links between two hosts as one connection.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
+mod addresses;
 mod commands;
 mod control;
 mod demo;
@@ -16,6 +18,9 @@ mod logging;
 mod medium;
 mod options;
 mod output;
+mod pairing;
+mod peers;
+mod permissions;
 mod quota;
 mod service;
 mod session;
@@ -23,6 +28,7 @@ mod signals;
 #[cfg(unix)]
 mod socket_file;
 mod speed;
+mod target;
 
 use std::io::Write;
 use std::process::ExitCode;

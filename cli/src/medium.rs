@@ -19,6 +19,7 @@ use tokio::time::timeout;
 pub(crate) use command_line::{CommandLine, CommandLineError};
 pub(crate) use stdio::ClosingStdout;
 
+use crate::addresses;
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use exec::{ExecAcceptor, ExecDialer};
@@ -32,6 +33,14 @@ pub(crate) enum Medium {
     Stdio,
     /// Standard input and output of a program that this one starts.
     Exec(CommandLine),
+}
+
+/// A link that is listened for.
+pub(crate) struct Accepting {
+    /// Where, for people.
+    pub(crate) name: String,
+    /// LINKs that lead here from other hosts.
+    pub(crate) links: Vec<String>,
 }
 
 /// What the links of this program share: its one standard input and output, and its children.
@@ -66,22 +75,30 @@ impl Media {
         }
     }
 
-    /// Takes links for `listener`, and answers where, for people.
-    pub(crate) async fn accept(&self, medium: &Medium, listener: &Listener) -> io::Result<String> {
+    /// Takes links for `listener`, by an acceptor with this number.
+    pub(crate) async fn accept(
+        &self,
+        medium: &Medium,
+        listener: &Listener,
+        number: u32,
+    ) -> io::Result<Accepting> {
+        // The other end of a pipe knows its way by itself.
+        let pipe = |name| Ok(Accepting { name, links: Vec::new() });
         match medium {
             Medium::Tcp(address) => {
                 let acceptor = TcpAcceptor::bind(address).await?;
-                let name = format!("tcp {}", acceptor.local_addr()?);
-                listener.add_acceptor(acceptor);
-                Ok(name)
+                let bound = acceptor.local_addr()?;
+                listener.add_acceptor_as(number, acceptor);
+                let links = addresses::links_to(bound, address.iface.as_deref());
+                Ok(Accepting { name: format!("tcp {bound}"), links })
             }
             Medium::Stdio => {
-                listener.add_acceptor(StdioAcceptor::new(self.stdio_ended.clone())?);
-                Ok("standard input and output".to_owned())
+                listener.add_acceptor_as(number, StdioAcceptor::new(self.stdio_ended.clone())?);
+                pipe("standard input and output".to_owned())
             }
             Medium::Exec(command) => {
-                listener.add_acceptor(ExecAcceptor::new(command.clone(), self.children.clone()));
-                Ok(format!("exec {command}"))
+                listener.add_acceptor_as(number, ExecAcceptor::new(command.clone(), self.children.clone()));
+                pipe(format!("exec {command}"))
             }
         }
     }

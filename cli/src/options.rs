@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use bondwire::{BondConfig, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::keys;
 use crate::link_spec::LinkSpec;
+use crate::pairing::Invitation;
+use crate::peers::{PeerName, PeersFile};
+use crate::target::Target;
 
 /// This host's key.
 #[derive(Args)]
@@ -20,6 +23,25 @@ pub(crate) struct KeyOption {
 impl KeyOption {
     pub(crate) fn load(&self) -> Result<Identity, Failure> {
         keys::load_or_make(self.key.as_deref())
+    }
+
+    /// The same for a command that pairs: it makes a key that is missing where one is named, too.
+    pub(crate) fn load_for_pairing(&self) -> Result<Identity, Failure> {
+        keys::load_or_make_for_pairing(self.key.as_deref())
+    }
+}
+
+/// Where the peers stand.
+#[derive(Args)]
+pub(crate) struct PeersOption {
+    /// File with the remembered peers [default: bondwire/peers.toml in the configuration folder]
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
+}
+
+impl PeersOption {
+    pub(crate) fn file(&self) -> Result<PeersFile, Failure> {
+        PeersFile::at(self.peers.clone())
     }
 }
 
@@ -45,6 +67,14 @@ enum Cipher {
 }
 
 impl CipherOptions {
+    /// What the other end needs on its command line to agree.
+    pub(crate) fn for_other_end(&self) -> &'static str {
+        match self.cipher {
+            Some(Cipher::None) => " --cipher none --plaintext-over-ip",
+            _ => "",
+        }
+    }
+
     /// The settings of a bond whose links strangers may hold, as all links of this build.
     pub(crate) fn bond_config(&self) -> Result<BondConfig, Failure> {
         let mut config = BondConfig { plaintext_over_ip: self.plaintext_over_ip, ..BondConfig::default() };
@@ -70,12 +100,12 @@ impl CipherOptions {
 /// The links to a peer, and who that is.
 #[derive(Args)]
 pub(crate) struct PeerOptions {
-    /// Links to the peer: tcp:HOST[:PORT][,key=value...], stdio: or exec:COMMAND
-    #[arg(value_name = "LINK", required = true)]
-    pub(crate) links: Vec<LinkSpec>,
+    /// Links to the peer: tcp:HOST[:PORT][,key=value...], stdio: or exec:COMMAND; or the name of a remembered peer
+    #[arg(value_name = "LINK|NAME", required = true)]
+    targets: Vec<Target>,
     /// Public key of the peer, as its `bondwire pubkey` prints it
-    #[arg(long, value_name = "PUBKEY", value_parser = keys::parse_public_key, required_unless_present = "accept_any_peer")]
-    pub(crate) peer: Option<PublicKey>,
+    #[arg(long, value_name = "PUBKEY", value_parser = keys::parse_public_key)]
+    peer: Option<PublicKey>,
     /// Take whoever answers: encrypted, but anyone on the path can be the peer
     #[arg(long, conflicts_with = "peer")]
     accept_any_peer: bool,
@@ -83,7 +113,84 @@ pub(crate) struct PeerOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,
     #[command(flatten)]
+    pub(crate) peers: PeersOption,
+    #[command(flatten)]
     pub(crate) key: KeyOption,
     #[command(flatten)]
     pub(crate) cipher: CipherOptions,
+}
+
+/// Whom a command connects to, and over which links.
+pub(crate) struct Destination {
+    pub(crate) links: Vec<LinkSpec>,
+    pub(crate) peer: PeerProof,
+}
+
+/// How the peer proves itself.
+pub(crate) enum PeerProof {
+    /// By its key.
+    Key(PublicKey),
+    /// By its token, once.
+    Invitation(Invitation),
+    /// Not at all.
+    Nothing,
+}
+
+impl PeerOptions {
+    /// The remembered peer that they name, if they do.
+    pub(crate) fn peer_name(&self) -> Option<String> {
+        self.targets.iter().find_map(|target| match target {
+            Target::Peer(name) => Some(name.to_string()),
+            Target::Link(_) => None,
+        })
+    }
+
+    /// What the arguments lead to; `invitation` is that of `connect --pair`.
+    pub(crate) fn destination(&self, invitation: Option<Invitation>) -> Result<Destination, Failure> {
+        let usage = |message: &str| Failure::new(Exit::Usage, message);
+        let mut names = self.targets.iter().filter_map(|target| match target {
+            Target::Peer(name) => Some(name),
+            Target::Link(_) => None,
+        });
+        let links: Vec<_> = self
+            .targets
+            .iter()
+            .filter_map(|target| match target {
+                Target::Link(link) => Some(link.clone()),
+                Target::Peer(_) => None,
+            })
+            .collect();
+        let proof = match (self.peer, invitation, self.accept_any_peer) {
+            (Some(key), None, _) => Some(PeerProof::Key(key)),
+            (None, Some(invitation), _) => Some(PeerProof::Invitation(invitation)),
+            (None, None, true) => Some(PeerProof::Nothing),
+            _ => None,
+        };
+        match (names.next(), names.next(), proof) {
+            (None, _, Some(peer)) => Ok(Destination { links, peer }),
+            (None, _, None) => Err(usage(
+                "who the peer is, is required: --peer PUBKEY, or the name of a remembered peer in place of links; \
+                 to get to know it: connect LINK --pair TOKEN",
+            )),
+            (Some(name), None, None) => self.remembered(name, links),
+            (Some(_), Some(_), _) => Err(usage("one peer at a time; name it once")),
+            (Some(name), None, Some(_)) => Err(Failure::new(
+                Exit::Usage,
+                format!("{name} says who the peer is; leave out --peer, --pair and --accept-any-peer"),
+            )),
+        }
+    }
+
+    /// A remembered peer, over other links if some are named.
+    fn remembered(&self, name: &PeerName, named_links: Vec<LinkSpec>) -> Result<Destination, Failure> {
+        let peers = self.peers.file()?.load()?;
+        let peer = peers.known(name)?;
+        let links = if named_links.is_empty() { peer.links.clone() } else { named_links };
+        if links.is_empty() {
+            return Err(Failure::configuration(format!(
+                "no link to {name} is remembered; name some: connect {name} tcp:HOST"
+            )));
+        }
+        Ok(Destination { links, peer: PeerProof::Key(peer.key) })
+    }
 }

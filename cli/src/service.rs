@@ -4,16 +4,20 @@
 
 use std::sync::Arc;
 
-use bondwire::{BondStream, RecvStream, SendStream};
+use bondwire::{BondStream, PublicKey, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
+use crate::access::Access;
 use crate::failure::one_line;
 use crate::forward::address::{Address, AddressRole};
 use crate::forward::carrier::Carrier;
-use crate::forward::permits::Permits;
 use crate::forward::{outlet, remote};
+use crate::pairing::PAIR_LABEL;
+use crate::peers::Remembered;
+use crate::permissions::Permissions;
 use crate::speed::acceptor::SpeedService;
+use crate::{keys, pairing};
 
 /// Label of a speed test's streams.
 pub(crate) const SPEED_LABEL: &str = "speed";
@@ -38,6 +42,8 @@ pub(crate) mod close_code {
     pub(crate) const DONE: u64 = 0x100;
     /// The listener ends, and may come back: open a new bond.
     pub(crate) const LISTENER_ENDS: u64 = 0x101;
+    /// The peer may come in no longer.
+    pub(crate) const NOT_ALLOWED: u64 = 0x102;
 }
 
 /// The acceptor's answer to a label.
@@ -94,8 +100,11 @@ pub(crate) async fn answer(reader: &mut RecvStream) -> Result<(), Refusal> {
 /// What one end of a bond offers to the other.
 #[derive(Default)]
 pub(crate) struct Services {
-    /// What the peer may reach and open through this host.
-    pub(crate) permits: Permits,
+    /// Who may do what here; without it nobody may do anything.
+    pub(crate) access: Option<Arc<Access>>,
+    pub(crate) peer: Option<PublicKey>,
+    /// Whether the peer came with a pairing token, and is to be written down.
+    pub(crate) pairs: bool,
     /// Whether speed tests are answered.
     pub(crate) speed: bool,
 }
@@ -130,6 +139,9 @@ impl Served {
         if label == SPEED_LABEL && self.services.speed {
             return self.speed.serve(stream).await;
         }
+        if label == PAIR_LABEL {
+            return self.pair(stream).await;
+        }
         if let Some(address) = label.strip_prefix(LISTEN_LABEL_PREFIX) {
             return match Address::from_label(address, AddressRole::Bind) {
                 Some(bind) => self.listen(bind, stream).await,
@@ -151,8 +163,8 @@ impl Served {
             Ok(target) => target,
             Err(error) => return refuse_stream(stream, Status::BadRequest, &error.to_string()).await,
         };
-        if let Err(denied) = self.services.permits.may_open(&target) {
-            tracing::warn!("refused a forward to {target}: no --permit-open allows it");
+        if let Err(denied) = self.permissions().may_open(&target) {
+            tracing::warn!("refused a forward to {target}: no {} allows it", denied.rule());
             return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
         }
         outlet::serve(&target, &self.carrier, stream).await;
@@ -164,11 +176,44 @@ impl Served {
             Ok(bind) => bind,
             Err(error) => return refuse_stream(stream, Status::BadRequest, &error.to_string()).await,
         };
-        if let Err(denied) = self.services.permits.may_listen(&bind) {
-            tracing::warn!("refused to listen on {bind}: no --permit-listen allows it");
+        if let Err(denied) = self.permissions().may_listen(&bind) {
+            tracing::warn!("refused to listen on {bind}: no {} allows it", denied.rule());
             return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
         }
         remote::serve(&bind, &self.carrier, stream).await;
+    }
+
+    /// What the peer may do. Asked for each stream, so that a change of the peers file holds from the next one on.
+    fn permissions(&self) -> Permissions {
+        let Services { access, peer, .. } = &self.services;
+        access.as_ref().map(|access| access.permissions(peer.as_ref())).unwrap_or_default()
+    }
+
+    /// The peer tells its name and asks for this host's: writes the peer down.
+    async fn pair(&self, stream: BondStream) {
+        let Services { access: Some(access), peer: Some(key), pairs: true, .. } = &self.services else {
+            let why = "this bond was not opened with a pairing token";
+            return refuse_stream(stream, Status::NotPermitted, why).await;
+        };
+        let (mut reader, mut writer) = stream.split();
+        let Ok(proposed) = pairing::receive_name(&mut reader).await else {
+            return;
+        };
+        match access.remember(*key, proposed) {
+            Ok(Remembered { name, new }) => {
+                let again = if new { "" } else { " again" };
+                tracing::info!("paired with {name}{again}: {}", keys::public_key_text(key));
+                // When the stream is gone, the peer has to pair again, and keeps its name.
+                if accept(&mut writer).await.is_ok() {
+                    let _ = pairing::send_name(&mut writer, &pairing::own_name()).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!("a pairing failed: {error}");
+                let why = "it cannot be written down there; see the listener's log";
+                refuse(writer, Status::BadRequest, why).await;
+            }
+        }
     }
 
     /// Something came in where this end had asked the peer to listen.
@@ -241,6 +286,7 @@ mod tests {
             ("tcp:localhost", Status::BadRequest),
             ("listen:unix:a.sock", Status::BadRequest),
             ("listen:speed", Status::UnknownService),
+            (PAIR_LABEL, Status::NotPermitted),
             (SPEED_LABEL, Status::UnknownService),
             ("", Status::UnknownService),
         ];

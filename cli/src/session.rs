@@ -1,6 +1,6 @@
 //! The connecting end of a bond.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
@@ -11,7 +11,8 @@ use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::medium::Media;
-use crate::options::PeerOptions;
+use crate::options::{Destination, PeerOptions, PeerProof};
+use crate::pairing::Invitation;
 use crate::service::close_code;
 
 /// How often the dialers' faults are looked at until then.
@@ -22,8 +23,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What it takes to open a bond to one peer, again and again.
 pub(crate) struct Session {
     identity: Identity,
-    /// `None` takes whoever answers.
-    peer: Option<PublicKey>,
+    /// A token until the peer is paired with, its key from then on.
+    peer: Mutex<PeerProof>,
     config: BondConfig,
     pub(crate) links: Arc<LinkTable>,
     media: Media,
@@ -38,28 +39,58 @@ pub(crate) struct DialledBond {
 }
 
 impl Session {
-    pub(crate) fn new(options: PeerOptions) -> Result<Self, Failure> {
-        if options.peer.is_none() {
-            tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
-        }
-        Media::check(&options.links)?;
+    /// What `options` say; `invitation` is that of `connect --pair`.
+    pub(crate) fn new(options: &PeerOptions, invitation: Option<Invitation>) -> Result<Self, Failure> {
+        let Destination { links, peer } = options.destination(invitation)?;
+        Media::check(&links)?;
+        let config = options.cipher.bond_config()?;
+        let identity = match peer {
+            PeerProof::Invitation(_) => options.key.load_for_pairing()?,
+            PeerProof::Key(_) => options.key.load()?,
+            PeerProof::Nothing => {
+                tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
+                options.key.load()?
+            }
+        };
         let media = Media::default();
         Ok(Self {
-            config: options.cipher.bond_config()?,
-            identity: options.key.load()?,
-            peer: options.peer,
-            links: Arc::new(LinkTable::new(media.clone(), options.links)),
+            config,
+            identity,
+            peer: Mutex::new(peer),
+            links: Arc::new(LinkTable::new(media.clone(), links)),
             media,
             first_link_timeout: Duration::from_secs(options.timeout),
         })
     }
 
+    /// The links as the user wrote them.
+    pub(crate) fn link_texts(&self) -> Vec<String> {
+        self.links.specs().iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether the peer is still to be paired with.
+    pub(crate) fn pairs(&self) -> bool {
+        matches!(*self.proof(), PeerProof::Invitation(_))
+    }
+
+    /// From now on the peer proves itself by `key`: its token is used up.
+    pub(crate) fn pin(&self, key: PublicKey) {
+        *self.proof() = PeerProof::Key(key);
+    }
+
+    fn proof(&self) -> MutexGuard<'_, PeerProof> {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Opens a bond and starts to dial its links.
     pub(crate) fn dial(&self) -> Result<DialledBond, Failure> {
         let config = self.config.clone();
-        let bond = match self.peer {
-            Some(peer) => Bond::connect(&self.identity, peer, config),
-            None => Bond::connect_to_anyone(&self.identity, config),
+        let bond = match &*self.proof() {
+            PeerProof::Key(peer) => Bond::connect(&self.identity, *peer, config),
+            PeerProof::Invitation(Invitation { token, listener }) => {
+                Bond::connect_paired(&self.identity, Some(*listener), token.clone(), config)
+            }
+            PeerProof::Nothing => Bond::connect_to_anyone(&self.identity, config),
         };
         let bond = bond.map_err(Failure::configuration)?;
         self.links.dial(&bond);
@@ -148,7 +179,7 @@ pub(crate) async fn close(bond: &Bond, code: u64, reason: &str) {
 /// The end of a bond as the end of a command.
 pub(crate) fn ended(reason: &CloseReason) -> Failure {
     let exit = match reason {
-        CloseReason::Refused(_) => Exit::Refused,
+        CloseReason::Refused(_) | CloseReason::Peer { code: close_code::NOT_ALLOWED, .. } => Exit::Refused,
         _ => Exit::BondLost,
     };
     Failure::new(exit, format!("the bond ended: {reason}"))

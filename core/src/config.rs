@@ -20,6 +20,9 @@ pub struct Config {
     pub send_buffer_bytes: u64,
     /// Streams that the peer may have open at once.
     pub streams_max: u64,
+    /// Streams that the handshake allowed the peer at first, if that was another number: a listener knows its peer, and
+    /// so what it may have, only after that. The rest is granted once the bond is open.
+    pub streams_told: Option<u64>,
     /// Time without a usable link after which the bond ends; `None` waits for ever.
     pub idle_timeout: Option<Duration>,
     /// Time without traffic after which a link is probed; `None` never probes an idle link.
@@ -32,6 +35,7 @@ impl Default for Config {
             receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
             send_buffer_bytes: limits::SEND_BUFFER_BYTES,
             streams_max: limits::STREAMS_MAX,
+            streams_told: None,
             idle_timeout: Some(limits::IDLE_TIMEOUT),
             keep_alive: Some(limits::KEEP_ALIVE),
         }

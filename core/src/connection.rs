@@ -81,6 +81,7 @@ impl Connection {
             receive_buffer_bytes: config.receive_buffer_bytes,
             send_buffer_max_bytes: config.send_buffer_bytes,
             streams_max_local: config.streams_max,
+            streams_told: config.streams_told,
         });
         Self {
             role,

@@ -48,7 +48,7 @@ pub(crate) use pairing::PairingTicket;
 pub use pairing::TooManyTokens;
 pub(crate) use table::{JoinTicket, OpenRequest};
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -66,7 +66,7 @@ use crate::handshake::{
     Responder, Step, TokenId,
 };
 use crate::id::{BondId, LinkId, PublicKey};
-use crate::limits::{HALF_OPEN_LINKS_MAX, LINK_ID_MAX, OPENS_PER_SECOND_MAX};
+use crate::limits::{BONDS_PER_PEER_MAX, HALF_OPEN_LINKS_MAX, LINK_ID_MAX, OPENS_PER_SECOND_MAX};
 use crate::time::{Duration, Instant};
 
 /// Whose bonds a responder accepts.
@@ -98,6 +98,21 @@ impl EndpointConfig {
     }
 }
 
+/// What one peer may have at an endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerRules {
+    /// Bonds at once, from 1 to [`BONDS_PER_PEER_MAX`]; with one more, that with the fewest links goes.
+    pub bonds_max: usize,
+    /// Listening points it may come in by ([`LinkOffer::via`]); `None` is all of them.
+    pub vias: Option<BTreeSet<u32>>,
+}
+
+impl Default for PeerRules {
+    fn default() -> Self {
+        Self { bonds_max: BONDS_PER_PEER_MAX, vias: None }
+    }
+}
+
 /// Why a link is not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{half_open} links have not finished their handshakes; close this one and accept again later")]
@@ -126,6 +141,8 @@ impl Identity {
 pub struct Endpoint {
     identity: Arc<Identity>,
     allowed: AllowedPeers,
+    /// Of peers that may not have everything.
+    rules: BTreeMap<PublicKey, PeerRules>,
     rng: ChaCha20Rng,
     opens: Budget,
     pairings: PairingTable,
@@ -148,6 +165,7 @@ impl Endpoint {
         Self {
             identity: Arc::new(identity),
             allowed,
+            rules: BTreeMap::new(),
             rng: ChaCha20Rng::from_seed(seed),
             opens: Budget::new(OPENS_PER_SECOND_MAX),
             pairings: PairingTable::default(),
@@ -171,6 +189,15 @@ impl Endpoint {
     pub fn disallow(&mut self, peer: PublicKey) {
         if let AllowedPeers::Only(peers) = &mut self.allowed {
             peers.remove(&peer);
+        }
+    }
+
+    /// Says what `peer` may have from its next handshake on. It need not be allowed yet.
+    pub fn set_rules(&mut self, peer: PublicKey, rules: PeerRules) {
+        if rules == PeerRules::default() {
+            self.rules.remove(&peer);
+        } else {
+            self.rules.insert(peer, rules);
         }
     }
 
@@ -253,8 +280,20 @@ impl Endpoint {
     }
 
     /// Takes `link` of `bond`, once. `None` if there is no such bond.
-    pub(crate) fn take_link(&mut self, bond: BondId, link: LinkId) -> Option<Result<(), Refusal>> {
-        self.bonds.take_link(bond, link)
+    pub(crate) fn take_link(&mut self, bond: BondId, link: LinkId, via: u32) -> Option<Result<(), Refusal>> {
+        let peer = self.bonds.peer_of(bond)?;
+        // The number first, as always: a replay must get no answer.
+        let taken = self.bonds.take_link(bond, link)?;
+        Some(taken.and_then(|()| self.check_via(peer, via)))
+    }
+
+    fn check_via(&self, peer: PublicKey, via: u32) -> Result<(), Refusal> {
+        let vias = self.rules.get(&peer).and_then(|rules| rules.vias.as_ref());
+        if vias.is_none_or(|vias| vias.contains(&via)) { Ok(()) } else { Err(Refusal::NotOnThisLink) }
+    }
+
+    fn bonds_max(&self, peer: PublicKey) -> usize {
+        self.rules.get(&peer).map_or(BONDS_PER_PEER_MAX, |rules| rules.bonds_max.clamp(1, BONDS_PER_PEER_MAX))
     }
 
     /// Decides on an OPEN whose initiator has proved its key.
@@ -270,11 +309,12 @@ impl Endpoint {
         {
             return Err(Refusal::NotAllowed);
         }
+        self.check_via(request.peer, request.via)?;
         match request.intent {
             Intent::Check(bond) => {
                 Ok(Acceptance::Checked { bond, known: self.bonds.peer_of(bond) == Some(request.peer) })
             }
-            Intent::Open => self.bonds.open(request, self.identity.public),
+            Intent::Open => self.bonds.open(request, self.identity.public, self.bonds_max(request.peer)),
         }
     }
 
@@ -282,8 +322,10 @@ impl Endpoint {
     fn pair(&mut self, token: TokenId, request: &OpenRequest<'_>) -> Result<Acceptance, Refusal> {
         let attempt = (request.peer, request.attempt);
         self.pairings.check(request.now, token, attempt)?;
+        self.check_via(request.peer, request.via)?;
         // A bond that cannot be opened leaves the token for the next try.
-        let accepted = self.bonds.open(request, self.identity.public)?;
+        let bonds_max = self.bonds_max(request.peer);
+        let accepted = self.bonds.open(request, self.identity.public, bonds_max)?;
         self.pairings.use_up(token, attempt);
         self.allow(request.peer);
         Ok(accepted)

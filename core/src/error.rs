@@ -67,6 +67,8 @@ pub mod code {
     pub const REPLACED: u64 = 5;
     /// The user took the link out of the bond.
     pub const REMOVED: u64 = 6;
+    /// The responder made room for a newer bond of the same peer.
+    pub const EVICTED: u64 = 7;
     /// First code of an application.
     pub const APPLICATION: u64 = 0x100;
 }

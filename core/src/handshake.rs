@@ -52,6 +52,9 @@ pub struct LinkOffer {
     /// Whether [`Suite::None`](crate::crypto::Suite::None), if the endpoint offers it, is offered on this link. Set it
     /// for cables; on a link that others can reach, only if the user insists.
     pub plaintext_allowed: bool,
+    /// Which of this host's listening points the link came in by, for [`PeerRules::vias`](crate::endpoint::PeerRules).
+    /// Of no meaning on a link that this end dials.
+    pub via: u32,
 }
 
 /// What an OPEN is for.
@@ -115,12 +118,14 @@ pub enum Refusal {
     TokenUsed,
     /// The pairing token is no longer valid.
     TokenExpired,
+    /// The peer may not use the listening point that the link came in by.
+    NotOnThisLink,
     /// A reason that a later version may know.
     Other(u64),
 }
 
 impl Refusal {
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 10] = [
         Self::NotAllowed,
         Self::NoCommonSuite,
         Self::TooManyLinks,
@@ -130,6 +135,7 @@ impl Refusal {
         Self::AttemptEnded,
         Self::TokenUsed,
         Self::TokenExpired,
+        Self::NotOnThisLink,
     ];
 
     pub(crate) const fn to_wire(self) -> u64 {
@@ -143,6 +149,7 @@ impl Refusal {
             Self::AttemptEnded => 7,
             Self::TokenUsed => 8,
             Self::TokenExpired => 9,
+            Self::NotOnThisLink => 10,
             Self::Other(code) => code,
         }
     }
@@ -162,6 +169,7 @@ impl Refusal {
             Self::SameKey => "both ends have the same key",
             Self::AttemptEnded => "this bond has ended here; open a new one",
             Self::TokenUsed => "this pairing token was used before; make a new one",
+            Self::NotOnThisLink => "permit-links there does not name this link for your key",
             Self::TokenExpired => "this pairing token has expired; make a new one",
             Self::Other(_) => "",
         }

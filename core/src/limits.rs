@@ -17,7 +17,8 @@ pub const HEADER_MAX_BYTES: usize = 5;
 pub const LINKS_MAX: usize = 64;
 /// Largest link id: 2³⁰ attachments last a bond longer than its hosts, and ids stay four-byte varints.
 pub const LINK_ID_MAX: u32 = (1 << 30) - 1;
-/// Bonds of one peer key at once that have links; those without make way for a new one in any case.
+/// Bonds of one peer key at once that have links, unless the endpoint's rules say less; those without make way for a new
+/// one in any case.
 pub const BONDS_PER_PEER_MAX: usize = 16;
 /// Links between their first byte and a finished handshake, at once, per endpoint.
 pub const HALF_OPEN_LINKS_MAX: usize = 1024;

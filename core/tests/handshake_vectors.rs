@@ -76,7 +76,7 @@ fn offer(mtu_bytes: usize, idle_timeout: Option<Duration>) -> LinkOffer {
         idle_timeout,
         stream_window_bytes: 4096,
     };
-    LinkOffer { parameters, plaintext_allowed: false }
+    LinkOffer { parameters, ..LinkOffer::default() }
 }
 
 /// Runs a handshake without faults, and checks its messages by their names.

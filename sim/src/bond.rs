@@ -182,6 +182,7 @@ pub(crate) fn config(plan: &Plan, host: HostIndex) -> Config {
         streams_max: plan.streams_max[host],
         idle_timeout: Some(limits::IDLE_TIMEOUT),
         keep_alive: Some(limits::KEEP_ALIVE),
+        ..Config::default()
     }
 }
 

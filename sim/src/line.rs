@@ -106,6 +106,7 @@ pub(crate) fn offer(plan: &Plan, host: HostIndex, mtu_bytes: usize) -> LinkOffer
     LinkOffer {
         parameters: bond::parameters(plan, host, mtu_bytes),
         plaintext_allowed: plan.cipher == Cipher::Plain,
+        ..LinkOffer::default()
     }
 }
 

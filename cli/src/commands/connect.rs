@@ -18,11 +18,16 @@ use crate::forward::spec::{Forward, PipeForward, SocksForward};
 use crate::forward::table::{Forwards, LocalEnd};
 use crate::logging::Quietness;
 use crate::options::PeerOptions;
+use crate::pairing::{Invitation, parse_invitation};
+use crate::peers::{NewPeer, PeerName, PeersFile, WantedName};
 use crate::quota::Quotas;
 use crate::service::{self, Services, close_code};
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
-use crate::{events, keys, signals};
+use crate::{events, keys, pairing, signals};
+
+/// The option that names the peer, for messages.
+const NAME_OPTION: &str = "--name NAME";
 
 /// Pause before a new bond takes the place of one that the peer ended, so that two ends never chase each other.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -35,6 +40,12 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) struct Connect {
     #[command(flatten)]
     peer: PeerOptions,
+    /// Token that `bondwire listen LINK --pair` printed: get to know the peer, and remember it
+    #[arg(long, value_name = "TOKEN", value_parser = parse_invitation, conflicts_with_all = ["peer", "accept_any_peer"])]
+    pair: Option<Invitation>,
+    /// Name under which to remember the peer [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<PeerName>,
     /// Forward a local port to the peer's side: [bind:]port:host:port[,class=interactive|bulk|redundant]; a /path in
     /// place of either end is a Unix socket, udp/ in front carries UDP; repeatable
     #[arg(short = 'L', value_name = "FORWARD")]
@@ -59,9 +70,11 @@ impl Connect {
     }
 
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
-        let session = Session::new(self.peer)?;
+        let introduction = Introduction { file: self.peer.peers.file()?, name: self.name };
+        introduction.check(self.pair.is_some())?;
+        let session = Session::new(&self.peer, self.pair)?;
         if let Some(forward) = self.pipe {
-            let ended = run_pipe(&session, &forward, interrupt).await;
+            let ended = run_pipe(&session, &introduction, &forward, interrupt).await;
             session.ended().await;
             return ended;
         }
@@ -72,13 +85,21 @@ impl Connect {
         for forward in &self.socks {
             ends.push(LocalEnd::socks(forward).await?);
         }
-        let control = Control::open(&self.control, "connect").await?;
+        let peer_name = self.peer.peer_name();
+        let control = Control::open(&self.control, peer_name.as_deref(), "connect").await?;
         let dialled = session.dial()?;
         let mut tasks = JoinSet::new();
         let (current, bonds) = watch::channel(serve(&mut tasks, &dialled));
         let forwards = Arc::new(Forwards::new(bonds));
         let mut quotas = Quotas::of(&session.links);
-        let running = Running { session: &session, control: &control, forwards: &forwards, current };
+        let running = Running {
+            session: &session,
+            introduction: &introduction,
+            control: &control,
+            peer_name,
+            forwards: &forwards,
+            current,
+        };
         let bonds = running.current.subscribe();
         let watch_quotas = async {
             match &mut quotas {
@@ -103,7 +124,9 @@ impl Connect {
 /// What stays while one bond takes the place of another.
 struct Running<'a> {
     session: &'a Session,
+    introduction: &'a Introduction,
     control: &'a Control,
+    peer_name: Option<String>,
     forwards: &'a Arc<Forwards>,
     current: watch::Sender<Carrier>,
 }
@@ -121,7 +144,9 @@ impl Running<'_> {
         let mut registered = self.register(&dialled);
         let started = async {
             dialled.first_link().await?;
-            if let Some(peer) = dialled.bond.peer() {
+            if self.session.pairs() {
+                self.introduction.run(self.session, &dialled).await?;
+            } else if let Some(peer) = dialled.bond.peer() {
                 tracing::info!("connected to {}", keys::public_key_text(&peer));
             }
             for end in ends {
@@ -164,11 +189,16 @@ impl Running<'_> {
     fn register(&self, dialled: &DialledBond) -> Registered {
         let links = Arc::clone(&self.session.links);
         let dialling = Dialling { links, forwards: Arc::clone(self.forwards) };
-        self.control.register(&dialled.bond, None, Some(dialling))
+        self.control.register(&dialled.bond, self.peer_name.clone(), Some(dialling))
     }
 }
 
-async fn run_pipe(session: &Session, forward: &PipeForward, mut interrupt: Interrupt) -> Result<(), Failure> {
+async fn run_pipe(
+    session: &Session,
+    introduction: &Introduction,
+    forward: &PipeForward,
+    mut interrupt: Interrupt,
+) -> Result<(), Failure> {
     if session.uses_stdio() {
         return Err(Failure::new(
             Exit::Usage,
@@ -180,6 +210,9 @@ async fn run_pipe(session: &Session, forward: &PipeForward, mut interrupt: Inter
     let carrier = serve(&mut tasks, &dialled);
     let work = async {
         dialled.first_link().await?;
+        if session.pairs() {
+            introduction.run(session, &dialled).await?;
+        }
         pipe::run(&carrier, forward).await?;
         // What was written is delivered first.
         dialled.bond.close(close_code::DONE, "").await;
@@ -198,6 +231,41 @@ async fn run_pipe(session: &Session, forward: &PipeForward, mut interrupt: Inter
         session::close(&dialled.bond, close_code::DONE, "").await;
     }
     ended
+}
+
+/// How a peer that is new is to be remembered.
+struct Introduction {
+    file: PeersFile,
+    name: Option<PeerName>,
+}
+
+impl Introduction {
+    /// Whether the peer could be written down: that had better be known before its token is used.
+    fn check(&self, pairs: bool) -> Result<(), Failure> {
+        match &self.name {
+            Some(_) if !pairs => {
+                Err(Failure::new(Exit::Usage, "--name goes with --pair; later: bondwire peers rename"))
+            }
+            Some(name) => self.file.check_free(name, NAME_OPTION),
+            None if pairs => self.file.load().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Gets to know the peer over its first bond, and writes it down.
+    async fn run(&self, session: &Session, dialled: &DialledBond) -> Result<(), Failure> {
+        let host = pairing::introduce(&dialled.bond).await?;
+        let Some(key) = dialled.bond.peer() else { return Ok(()) };
+        session.pin(key);
+        let name = match &self.name {
+            Some(name) => WantedName::Given { name, option: NAME_OPTION },
+            None => WantedName::Proposed(host),
+        };
+        let remembered = self.file.remember(&NewPeer { key, name, links: &session.link_texts() })?;
+        let (name, key) = (remembered.name, keys::public_key_text(&key));
+        tracing::info!("paired with {name}: {key}; from now on: bondwire connect {name}");
+        Ok(())
+    }
 }
 
 /// Serves what the peer may ask of this end, and logs what happens to the links.

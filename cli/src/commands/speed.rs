@@ -49,7 +49,7 @@ impl Speed {
             measure: Duration::from_secs(self.seconds),
             streams: self.streams,
         };
-        let session = Session::new(self.peer)?;
+        let session = Session::new(&self.peer, None)?;
         let start = Instant::now();
         let dialled = session.dial()?;
         let work = async {

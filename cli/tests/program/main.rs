@@ -12,6 +12,8 @@ mod measure;
 #[cfg(target_os = "linux")]
 mod media;
 mod pair;
+mod pairing;
+mod peers;
 #[cfg(unix)]
 mod pipe;
 #[cfg(unix)]

@@ -17,8 +17,8 @@ fn assert_usage(arguments: &[&str], parts: &[&str]) {
 #[test]
 fn a_misspelt_option_names_the_nearest() {
     assert_usage(
-        &["connect", "tcp:h", "--pear", PEER],
-        &["'--pear'", "'--peer'", "see bondwire connect --help"],
+        &["connect", "tcp:h", "--accept-any-pear"],
+        &["'--accept-any-pear'", "'--accept-any-peer'", "see bondwire connect --help"],
     );
     assert_usage(&["lissen"], &["'lissen'", "'listen'"]);
     assert_usage(&["speed", "tcp:h"], &["--peer", "required"]);

@@ -1,7 +1,7 @@
 //! Runs the program as a user would, in a configuration folder of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -78,6 +78,20 @@ impl User {
         self.run(&["pubkey"]).assert_code(0).stdout.trim().to_owned()
     }
 
+    /// The file with the user's peers.
+    pub(crate) fn peers_file(&self) -> PathBuf {
+        self.home().join("config/bondwire/peers.toml")
+    }
+
+    /// Starts `listen --pair`, and returns it with the arguments that it prints for the other end.
+    pub(crate) fn invite(&self, arguments: &[&str]) -> (Running, Vec<String>) {
+        let (mut running, _) = self.listen(arguments);
+        let line = running.output_line();
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        assert_eq!((words[0].as_str(), words[1].as_str()), ("bondwire", "connect"), "{line}");
+        (running, words[1..].to_vec())
+    }
+
     /// Starts `listen` on a free port, and returns it with its LINK.
     pub(crate) fn listen(&self, arguments: &[&str]) -> (Running, String) {
         self.listen_on("tcp:127.0.0.1:0", arguments)
@@ -133,6 +147,17 @@ impl Running {
     pub(crate) fn link(&self) -> String {
         let line = self.wait_for("listening on tcp ");
         format!("tcp:{}", line.split("listening on tcp ").nth(1).unwrap().trim())
+    }
+
+    /// Waits for the next line on standard output.
+    #[track_caller]
+    pub(crate) fn output_line(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     /// The pipes to its standard input and from its standard output.

@@ -6,9 +6,7 @@ use alloc::vec::Vec;
 use crate::crypto::{BondKeys, BondOrigin};
 use crate::handshake::{Acceptance, Intent, Refusal, TokenId};
 use crate::id::{BondId, LinkId, PublicKey};
-use crate::limits::{
-    BONDS_MAX, BONDS_PER_PEER_MAX, ENDED_ATTEMPTS_MAX, HANDSHAKE_TIMEOUT, JOIN_WINDOW, LINKS_MAX,
-};
+use crate::limits::{BONDS_MAX, ENDED_ATTEMPTS_MAX, HANDSHAKE_TIMEOUT, JOIN_WINDOW, LINKS_MAX};
 use crate::time::Instant;
 
 /// An OPEN whose initiator has proved its key.
@@ -18,6 +16,8 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) attempt: [u8; 16],
     pub(crate) link: LinkId,
     pub(crate) intent: Intent,
+    /// The listening point that the link came in by.
+    pub(crate) via: u32,
     /// The token that the initiator has proved, too.
     pub(crate) token: Option<TokenId>,
     pub(crate) initiator_random: &'a [u8; 32],
@@ -74,7 +74,13 @@ impl BondTable {
     }
 
     /// Opens a bond, or joins the one that another link of the same attempt has opened.
-    pub(super) fn open(&mut self, request: &OpenRequest<'_>, own: PublicKey) -> Result<Acceptance, Refusal> {
+    /// The peer may have `peer_max` bonds.
+    pub(super) fn open(
+        &mut self,
+        request: &OpenRequest<'_>,
+        own: PublicKey,
+        peer_max: usize,
+    ) -> Result<Acceptance, Refusal> {
         let attempt = (request.peer, request.attempt);
         let known = self.attempts.get(&attempt).copied();
         if let Some(bond) = known.and_then(|id| self.bonds.get_mut(&id)) {
@@ -91,7 +97,7 @@ impl BondTable {
             initiator: request.peer,
             responder: own,
         });
-        let evicted = self.make_room(request.now, request.peer)?;
+        let evicted = self.make_room(request.now, request.peer, peer_max)?;
         self.opened += 1;
         let mut bond = Bond {
             peer: request.peer,
@@ -114,9 +120,9 @@ impl BondTable {
     /// Makes room for one more bond of `peer` and tells which bonds go for it. Its own without links go: most likely it
     /// has restarted and lost them. If it still has too many, so does the one with the fewest links, the oldest first: a
     /// peer that restarts again and again gets in, and harms only itself. Others' bonds go only without links.
-    fn make_room(&mut self, now: Instant, peer: PublicKey) -> Result<Vec<BondId>, Refusal> {
+    fn make_room(&mut self, now: Instant, peer: PublicKey, peer_max: usize) -> Result<Vec<BondId>, Refusal> {
         let (mut victims, linked): (Vec<_>, Vec<_>) = self.of(peer).partition(|(_, links)| *links == 0);
-        if linked.len() >= BONDS_PER_PEER_MAX {
+        if linked.len() >= peer_max {
             victims.extend(linked.into_iter().min_by_key(|(_, links)| *links));
         } else if victims.is_empty() && self.bonds.len() >= BONDS_MAX {
             let unused = self.bonds.iter().filter(|(_, bond)| bond.links == 0);
@@ -246,6 +252,7 @@ impl TakenLinks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BONDS_PER_PEER_MAX;
     use crate::time::Duration;
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
@@ -279,11 +286,12 @@ mod tests {
             attempt: id,
             link: LinkId(link),
             intent: Intent::Open,
+            via: 0,
             token: None,
             initiator_random: &random,
             responder_random: &[link as u8; 32],
         };
-        match table.open(&request, OWN)? {
+        match table.open(&request, OWN, BONDS_PER_PEER_MAX)? {
             Acceptance::Bond { keys, new, evicted, .. } => Ok((keys.id(), new, evicted)),
             Acceptance::Checked { .. } => unreachable!(),
         }

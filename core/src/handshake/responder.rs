@@ -307,6 +307,7 @@ impl Responder {
                 attempt: open3.attempt,
                 link: open3.link,
                 intent: open3.intent,
+                via: self.offer.via,
                 token,
                 initiator_random: &open3.random,
                 responder_random: &random,
@@ -368,7 +369,7 @@ impl Responder {
             return self.ignore(Some(Counter::Malformed));
         };
         let suite = choose_suite(&join1.suites, &self.suites());
-        match endpoint.with(|endpoint| endpoint.take_link(bond, join1.link)) {
+        match endpoint.with(|endpoint| endpoint.take_link(bond, join1.link, self.offer.via)) {
             // The bond ended in between.
             None => self.hint_unknown(bond),
             // Either end may send a JOIN1 again on its link. On another link it is a replay, which gets no answer.

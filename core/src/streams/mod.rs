@@ -74,6 +74,8 @@ pub struct StreamsConfig {
     pub send_buffer_max_bytes: u64,
     /// Streams the peer may have open at once; [`streams_allowed`] says how many of them the receive buffer allows.
     pub streams_max_local: u64,
+    /// Streams that the peer was told it may open, if another number.
+    pub streams_told: Option<u64>,
 }
 
 /// Streams for which half of the receive buffer has room at their smallest window.
@@ -197,7 +199,7 @@ impl Streams {
             peer_window_bytes: 0,
             opener_waits: false,
             peer_max,
-            peer_granted: peer_max,
+            peer_granted: config.streams_told.unwrap_or(peer_max),
             peer_over: RangeSet::new(),
             to_accept: VecDeque::new(),
             queues: ReadyQueues::default(),
@@ -220,6 +222,7 @@ impl Streams {
     pub fn set_peer_limits(&mut self, streams_max: u64, stream_window_bytes: u64) {
         self.peer_window_bytes = stream_window_bytes.min(VARINT_MAX);
         self.on_max_streams(streams_max);
+        self.grant_streams();
     }
 
     /// Whether the peer has acknowledged all that was written, and the end of each stream that was finished. In O(1).
@@ -301,7 +304,7 @@ impl Streams {
     /// Lets the peer open more streams, in batches.
     fn grant_streams(&mut self) {
         let max = self.peer_over.covered_bytes() + self.peer_max;
-        if max - self.peer_granted >= (self.peer_max / 8).max(1) {
+        if max.saturating_sub(self.peer_granted) >= (self.peer_max / 8).max(1) {
             self.peer_granted = max;
             self.control.queue_max_streams();
         }

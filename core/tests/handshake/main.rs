@@ -7,14 +7,14 @@ mod wire;
 use std::sync::Mutex;
 
 use bondwire_core::crypto::Suite;
-use bondwire_core::endpoint::{AllowedPeers, Endpoint, EndpointConfig};
+use bondwire_core::endpoint::{AllowedPeers, Endpoint, EndpointConfig, PeerRules};
 use bondwire_core::handshake::{
     EndpointAccess, HandshakeError, Intent, LinkOffer, Outcome, Refusal, Stage, Step,
 };
 use bondwire_core::id::{LinkId, Role};
 use bondwire_core::limits::{
-    HALF_OPEN_LINKS_MAX, HANDSHAKE_FIRST_MESSAGE_BYTES, HANDSHAKE_GRACE, HANDSHAKE_LINK_MAX_BYTES,
-    HANDSHAKE_MESSAGE_MAX_BYTES, HANDSHAKE_TIMEOUT, OPENS_PER_SECOND_MAX,
+    BONDS_PER_PEER_MAX, HALF_OPEN_LINKS_MAX, HANDSHAKE_FIRST_MESSAGE_BYTES, HANDSHAKE_GRACE,
+    HANDSHAKE_LINK_MAX_BYTES, HANDSHAKE_MESSAGE_MAX_BYTES, HANDSHAKE_TIMEOUT, OPENS_PER_SECOND_MAX,
 };
 use bondwire_core::time::Duration;
 use bytes::Bytes;
@@ -436,6 +436,44 @@ fn an_open3_that_comes_after_the_end_of_its_bond_makes_no_other() {
     assert!(matches!(refused, Err(HandshakeError::Refused { code: Refusal::AttemptEnded, .. })));
     // A new attempt of the same peer is welcome.
     assert_match(&open_between(&mut hosts).unwrap());
+}
+
+#[test]
+fn a_peer_has_as_many_bonds_as_its_rules_allow() {
+    let mut hosts = Hosts::new();
+    hosts.far.set_rules(key(1), PeerRules { bonds_max: 2, ..PeerRules::default() });
+    let bonds: Vec<_> = (0..3).map(|_| hosts.bond().1.bond.id()).collect();
+    let left: Vec<_> = hosts.far.bonds_of(key(1)).map(|(id, _)| id).collect();
+    assert_eq!(left, bonds[1..], "the oldest went");
+}
+
+#[test]
+fn nobody_has_no_bond_at_all_or_more_than_the_bound() {
+    for (asked, had) in [(0, 1), (usize::MAX, BONDS_PER_PEER_MAX)] {
+        let mut hosts = Hosts::new();
+        hosts.far.set_rules(key(1), PeerRules { bonds_max: asked, ..PeerRules::default() });
+        (0..=BONDS_PER_PEER_MAX).for_each(|_| drop(hosts.bond()));
+        assert_eq!(hosts.far.bonds_of(key(1)).count(), had);
+    }
+}
+
+#[test]
+fn a_peer_comes_in_by_the_listening_points_of_its_rules_only() {
+    let mut hosts = Hosts::new();
+    hosts.far.set_rules(key(1), PeerRules { vias: Some([7].into()), ..PeerRules::default() });
+    let mut attempt = hosts.attempt();
+    let refused = |result: Result<Ends, HandshakeError>| {
+        matches!(result.err(), Some(HandshakeError::Refused { code: Refusal::NotOnThisLink, .. }))
+    };
+    let at = |hosts: &mut Hosts, via| hosts.far.accept_link(START, LinkOffer { via, ..offer() }).unwrap();
+    let (first, by_eight) = (hosts.open(&mut attempt), at(&mut hosts, 8));
+    assert!(refused(drive(&mut hosts.far, first, by_eight)));
+    let (second, by_seven) = (hosts.open(&mut attempt), at(&mut hosts, 7));
+    let bond = drive(&mut hosts.far, second, by_seven).unwrap().near.bond;
+    let (third, by_eight) = (hosts.join(&mut attempt, &bond), at(&mut hosts, 8));
+    assert!(refused(drive(&mut hosts.far, third, by_eight)));
+    let (fourth, by_seven) = (hosts.join(&mut attempt, &bond), at(&mut hosts, 7));
+    assert!(drive(&mut hosts.far, fourth, by_seven).is_ok());
 }
 
 // ---- Replays

@@ -71,10 +71,7 @@ impl Hosts {
 }
 
 pub(crate) fn offer() -> LinkOffer {
-    LinkOffer {
-        parameters: Parameters { mtu_bytes: 1400, ..Parameters::default() },
-        plaintext_allowed: false,
-    }
+    LinkOffer { parameters: Parameters { mtu_bytes: 1400, ..Parameters::default() }, ..LinkOffer::default() }
 }
 
 /// What happens to a message on its way.

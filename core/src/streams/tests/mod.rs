@@ -34,6 +34,7 @@ fn streams(role: Role, receive_buffer_bytes: u64) -> Streams {
         receive_buffer_bytes,
         send_buffer_max_bytes: 48 << 20,
         streams_max_local: 1 << 14,
+        streams_told: None,
     });
     streams.set_peer_limits(super::streams_allowed(receive_buffer_bytes, 1 << 14), STREAM_WINDOW_MIN_BYTES);
     streams

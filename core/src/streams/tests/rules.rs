@@ -80,6 +80,7 @@ fn nothing_can_be_opened_before_the_peers_limits_are_known() {
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: 1 << 20,
         streams_max_local: 10,
+        streams_told: None,
     });
     assert_eq!(streams.open(Class::Bulk, 0, ""), Err(OpenError::LimitReached { open: 0, max: 0 }));
     streams.set_peer_limits(1, 4096);
@@ -88,6 +89,35 @@ fn nothing_can_be_opened_before_the_peers_limits_are_known() {
     assert_eq!(streams.open(Class::Bulk, 0, ""), Err(OpenError::LimitReached { open: 1, max: 1 }));
     streams.on_max_streams(2);
     assert_eq!(events(&mut streams), [StreamEvent::OpenPossible]);
+}
+
+#[test]
+fn what_the_handshake_told_holds_until_the_rest_is_granted() {
+    let told = |told, max| {
+        let mut streams = Streams::new(crate::streams::StreamsConfig {
+            role: Role::Responder,
+            receive_buffer_bytes: 1 << 20,
+            send_buffer_max_bytes: 1 << 20,
+            streams_max_local: max,
+            streams_told: Some(told),
+        });
+        let open = |streams: &mut Streams, index| {
+            let id = StreamId::new(Role::Initiator, index);
+            streams.on_open(id, Class::Bulk, 0, String::new())
+        };
+        assert!(open(&mut streams, told).is_err(), "one more than it was told");
+        streams.set_peer_limits(1, 4096);
+        (
+            open(&mut streams, told - 1).is_ok(),
+            open(&mut streams, max - 1).is_ok(),
+            open(&mut streams, told.max(max)),
+        )
+    };
+    // Fewer than it may have: the rest is granted at once. More: that cannot be taken back.
+    for (fewer, more) in [(4, 10), (10, 4)] {
+        let (first, last, beyond) = told(fewer, more);
+        assert!(first && last && matches!(beyond, Err(Violation::StreamLimit { .. })), "{fewer} {more}");
+    }
 }
 
 #[test]
@@ -194,6 +224,7 @@ fn all_send_buffers_together_are_bounded() {
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: max,
         streams_max_local: 64,
+        streams_told: None,
     });
     streams.set_peer_limits(1000, 4096);
     streams.set_send_buffer(1 << 40);

@@ -1,0 +1,304 @@
+//! Reading the peers file.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::marker::PhantomData;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use bondwire::PublicKey;
+use bondwire::limits::BONDS_PER_PEER_MAX;
+use etcetera::BaseStrategy;
+use serde::{Deserialize, Deserializer};
+use serde_spanned::Spanned;
+
+use super::error::TextError;
+use super::{Limits, Peer, PeerName, Peers};
+use crate::failure::Failure;
+use crate::forward::permits::Permit;
+use crate::keys;
+use crate::link_spec::LinkSpec;
+
+/// Largest peers file in bytes: thousands of peers.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// Where peers stand in the file.
+pub(super) const TABLE: &str = "peer";
+
+/// Where the peers of a user stand.
+#[derive(Debug, Clone)]
+pub(crate) struct PeersFile {
+    pub(super) path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    peer: BTreeMap<PeerName, Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Entry {
+    key: Spanned<Key>,
+    #[serde(default, deserialize_with = "texts")]
+    links: Vec<LinkSpec>,
+    #[serde(default, deserialize_with = "some_texts")]
+    permit_open: Option<Vec<Permit>>,
+    #[serde(default, deserialize_with = "some_texts")]
+    permit_listen: Option<Vec<Permit>>,
+    #[serde(default, deserialize_with = "some_texts")]
+    permit_links: Option<Vec<LinkSpec>>,
+    bonds_max: Option<BondsMax>,
+    streams_max: Option<NonZeroU64>,
+    receive_buffer_bytes: Option<NonZeroU64>,
+    send_buffer_bytes: Option<NonZeroU64>,
+}
+
+impl PeersFile {
+    /// The file at `path`, or else `bondwire/peers.toml` in the user's configuration folder.
+    pub(crate) fn at(path: Option<PathBuf>) -> Result<Self, Failure> {
+        let path = match path {
+            Some(path) => path,
+            None => etcetera::choose_base_strategy()
+                .map(|folders| folders.config_dir().join("bondwire").join("peers.toml"))
+                .map_err(|_| {
+                    Failure::configuration(
+                        "no home folder, so no place for peers; name a file with --peers FILE",
+                    )
+                })?,
+        };
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The peers in the file; none if there is no file.
+    pub(crate) fn load(&self) -> Result<Peers, Failure> {
+        match self.read()? {
+            Some(text) => self.parse(&text),
+            None => Ok(Peers::default()),
+        }
+    }
+
+    pub(super) fn parse(&self, text: &str) -> Result<Peers, Failure> {
+        parse(text).map_err(|error| Failure::configuration(format!("{}{error}", self.path.display())))
+    }
+
+    /// The file's text, unless others could have written it. `None` if there is no file.
+    pub(super) fn read(&self) -> Result<Option<String>, Failure> {
+        let shown = self.path.display();
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(Failure::configuration(format!("cannot open the peers file {shown}: {error}")));
+            }
+        };
+        let unreadable =
+            |error| Failure::configuration(format!("cannot read the peers file {shown}: {error}"));
+        let metadata = file.metadata().map_err(unreadable)?;
+        check_permissions(&self.path, &metadata)?;
+        if metadata.len() > FILE_MAX_BYTES {
+            return Err(Failure::configuration(format!(
+                "the peers file {shown} has {} bytes, more than {FILE_MAX_BYTES}; remove peers from it",
+                metadata.len()
+            )));
+        }
+        let mut text = String::new();
+        file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        Ok(Some(text))
+    }
+}
+
+fn parse(text: &str) -> Result<Peers, TextError> {
+    let document: Document =
+        toml_edit::de::from_str(text).map_err(|error| TextError::from_toml(text, &error))?;
+    let mut peers: Vec<Peer> = Vec::new();
+    for (name, entry) in document.peer {
+        let span = entry.key.span();
+        let Key(key) = entry.key.into_inner();
+        if let Some(other) = peers.iter().find(|peer| peer.key == key) {
+            let what = format!("{name} has the key of {}; a key belongs to one peer", other.name);
+            return Err(TextError::new(text, Some(span), what));
+        }
+        let limits = Limits {
+            bonds_max: entry.bonds_max.map(|BondsMax(max)| max),
+            streams_max: entry.streams_max.map(NonZeroU64::get),
+            receive_buffer_bytes: entry.receive_buffer_bytes.map(NonZeroU64::get),
+            send_buffer_bytes: entry.send_buffer_bytes.map(NonZeroU64::get),
+        };
+        let Entry { links, permit_open, permit_listen, permit_links, .. } = entry;
+        peers.push(Peer { name, key, links, permit_open, permit_listen, permit_links, limits });
+    }
+    Ok(Peers(peers))
+}
+
+/// A public key in the file.
+struct Key(PublicKey);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        keys::parse_public_key(&text).map(Key).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A number of bonds that there can be.
+struct BondsMax(usize);
+
+impl<'de> Deserialize<'de> for BondsMax {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let max = usize::deserialize(deserializer)?;
+        if (1..=BONDS_PER_PEER_MAX).contains(&max) {
+            return Ok(Self(max));
+        }
+        Err(serde::de::Error::custom(format!("a peer has 1 to {BONDS_PER_PEER_MAX} bonds, not {max}")))
+    }
+}
+
+/// A value that is written as a string.
+struct Text<T>(T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<T: FromStr<Err: Display>> serde::de::Visitor<'_> for Visitor<T> {
+            type Value = Text<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<T>, E> {
+                text.parse().map(Text).map_err(|error| E::custom(format!("{text:?}: {error}")))
+            }
+        }
+        deserializer.deserialize_str(Visitor(PhantomData))
+    }
+}
+
+fn texts<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<Text<T>>::deserialize(deserializer)?;
+    Ok(texts.into_iter().map(|Text(value)| value).collect())
+}
+
+fn some_texts<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    texts(deserializer).map(Some)
+}
+
+/// Who can write the file lets himself in.
+#[cfg(unix)]
+fn check_permissions(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Failure::configuration(format!(
+        "the peers file {shown} has mode {mode:04o}, so others can let themselves in; run: chmod 600 {shown}"
+    )))
+}
+
+#[cfg(not(unix))]
+fn check_permissions(_path: &Path, _metadata: &std::fs::Metadata) -> Result<(), Failure> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(of: u8) -> String {
+        keys::public_key_text(&PublicKey([of; 32]))
+    }
+
+    #[test]
+    fn a_file_is_read_with_all_its_keys() {
+        let (one, two) = (key(1), key(2));
+        let text = format!(
+            "# mine\n[peer.laptop]\nkey = \"{one}\"\nlinks = [\"tcp:10.0.0.5:7700\", \"tcp:h,policy=backup\"]\n\
+             permit-open = [\"localhost:22\"]\npermit-listen = []\n\
+             permit-links = [\"tcp:*\"]\nbonds-max = 2\nstreams-max = 9\nreceive-buffer-bytes = 65536\n\
+             send-buffer-bytes = 65537\n\n[peer.board]\nkey = \"{two}\"\n"
+        );
+        let peers = parse(&text).unwrap();
+        let laptop = peers.named(&"laptop".parse().unwrap()).unwrap();
+        assert_eq!((laptop.key, laptop.links.len()), (PublicKey([1; 32]), 2));
+        assert_eq!(laptop.permit_open.as_deref(), Some(&["localhost:22".parse().unwrap()][..]));
+        assert_eq!(laptop.permit_listen.as_deref(), Some(&[][..]));
+        let limits = Limits {
+            bonds_max: Some(2),
+            streams_max: Some(9),
+            receive_buffer_bytes: Some(65536),
+            send_buffer_bytes: Some(65537),
+        };
+        assert_eq!(laptop.limits, limits);
+        assert_eq!(laptop.permit_links.as_deref(), Some(&["tcp:*".parse().unwrap()][..]));
+        let board = peers.with_key(&PublicKey([2; 32])).unwrap();
+        assert_eq!((board.name.as_str(), &board.permit_open), ("board", &None));
+        assert!(parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn errors_name_line_column_and_what_was_meant() {
+        let one = key(1);
+        let cases = [
+            (
+                format!("[peer.a]\nkey = \"{one}\"\npermit-opne = []\n"),
+                ":3:1: unknown key \"permit-opne\"; did you mean \"permit-open\"?",
+            ),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\nzzz = 1\n"),
+                ":3:1: unknown key \"zzz\"; keys are key, links, permit-open, permit-listen, permit-links, bonds-max, ",
+            ),
+            ("[pear.a]\n".to_owned(), ":1:2: unknown key \"pear\"; did you mean \"peer\"?"),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\nlinks = [\"tcp:h\",\n  \"10.0.0.1:7\"]\n"),
+                ":4:3: \"10.0.0.1:7\": no kind of link",
+            ),
+            (format!("[peer.a]\nkey = \"{one}\"\npermit-open = [\"x\"]\n"), ":3:16: \"x\": write HOST:PORT"),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\nbonds-max = 17\n"),
+                ":3:13: a peer has 1 to 16 bonds, not 17",
+            ),
+            (format!("[peer.a]\nkey = \"{one}\"\nstreams-max = 0\n"), ":3:15: invalid value: integer `0`"),
+            (format!("[peer.a]\nkey = \"{one}\"\nlinks = 3\n"), ":3:9: invalid type: integer `3`"),
+            ("[peer.a]\nkey = \"bwpub1x\"\n".to_owned(), ":2:7: too short"),
+            ("[peer.a]\n".to_owned(), ":1:1: missing field `key`"),
+            ("[peer.\"a b\"]\n".to_owned(), ":1:7: a name is made of letters"),
+            ("[peer.a]\nkey = \n".to_owned(), ":2:"),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\n[peer.b]\nkey = \"{one}\"\n"),
+                ":4:7: b has the key of a; a key belongs to one peer",
+            ),
+            (format!("[peer.a]\nkey = \"{one}\"\n[peer.a]\n"), ":3:"),
+        ];
+        for (text, message) in cases {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = PeersFile::at(Some(folder.path().join("peers.toml"))).unwrap();
+        assert!(file.load().unwrap().is_empty(), "no file, no peers");
+        std::fs::write(file.path(), "").unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o664)).unwrap();
+        let message = file.load().unwrap_err().to_string();
+        assert!(message.contains("mode 0664") && message.contains("chmod 600"), "{message}");
+    }
+}
