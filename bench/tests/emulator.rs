@@ -178,10 +178,10 @@ fn jitter_spreads_the_delay() {
     let mut times = one_way_times(&network, 200, 100, Duration::from_millis(20));
     times.sort();
     assert_eq!(times.len(), 200);
-    // 5 to 15 ms evenly; a busy test machine may delay a few.
+    // 5 to 15 ms evenly. A busy test machine delays some, and makes none early.
     let (early, late) = (times[10], times[190]);
-    assert!(early > Duration::from_millis(5) && early < Duration::from_millis(7), "{early:?}");
-    assert!(late > Duration::from_millis(13) && late < Duration::from_millis(16), "{late:?}");
+    assert!(times[0] > Duration::from_millis(5), "{:?}", times[0]);
+    assert!(late - early > Duration::from_millis(6), "{early:?} to {late:?}");
 }
 
 #[test]

@@ -57,10 +57,15 @@ impl DialerHandle {
         self.status.now.borrow().clone()
     }
 
-    /// Waits for the next change of [`state`](Self::state). Cancel safe. After the dialer's end it waits for ever.
-    pub async fn changed(&self) {
-        // The sender lives in `status`.
-        let _ = self.status.now.subscribe().changed().await;
+    /// Waits until the [`state`](Self::state) is as `wanted` says, and answers it. Cancel safe. After the dialer's end the
+    /// state changes no more.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&DialerState) -> bool) -> DialerState {
+        let mut states = self.status.now.subscribe();
+        match states.wait_for(|state| wanted(state)).await {
+            Ok(state) => state.clone(),
+            // Out of reach: the sender lives in `status`.
+            Err(_) => self.state(),
+        }
     }
 
     /// Policy of its link and of all that follow: a [`Policy`](crate::Policy), or a whole [`LinkPolicy`].

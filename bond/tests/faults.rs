@@ -217,17 +217,13 @@ async fn a_dialer_redials_for_ever() {
             accepted = Some(hosts.listener.accept().await);
         }
         exchange(&hosts.bond, accepted.as_ref().unwrap(), 10_000).await;
-        assert!(handle.state().link.is_some());
+        handle.wait_for(|state| state.link.is_some()).await;
         faults.cut();
-        while handle.state().link.is_some() {
-            handle.changed().await;
-        }
-        assert!(matches!(handle.state().fault, Some(DialError::LinkEnded { .. })));
+        let ended = handle.wait_for(|state| state.link.is_none()).await;
+        assert!(matches!(ended.fault, Some(DialError::LinkEnded { .. })));
     }
     dials.close();
-    while !matches!(handle.state().fault, Some(DialError::Dial { .. })) {
-        handle.changed().await;
-    }
+    handle.wait_for(|state| matches!(state.fault, Some(DialError::Dial { .. }))).await;
     handle.stop();
 }
 

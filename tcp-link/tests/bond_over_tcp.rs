@@ -124,15 +124,13 @@ async fn a_dialer_comes_back_after_its_link_was_cut() {
     let handle = hosts.bond.add_dialer(hosts.dialer());
     hosts.bond.connected().await.unwrap();
     let accepted = hosts.listener.accept().await;
-    let first = handle.state().link.unwrap();
+    let patience = Duration::from_secs(60);
+    let linked = handle.wait_for(|state| state.link.is_some());
+    let first = timeout(patience, linked).await.unwrap().link.unwrap();
     // As if the peer's program had cut it: the medium goes, the bond stays.
     accepted.link(first).close().unwrap();
-    let second = loop {
-        match handle.state().link {
-            Some(link) if link != first => break link,
-            _ => timeout(Duration::from_secs(10), handle.changed()).await.unwrap(),
-        }
-    };
+    let replaced = handle.wait_for(|state| state.link.is_some_and(|link| link != first));
+    let second = timeout(patience, replaced).await.unwrap().link.unwrap();
     assert!(second > first);
     move_verified(&accepted, &hosts.bond, 1_000_000).await;
     assert!(hosts.bond.links().iter().any(|link| link.name == format!("tcp 127.0.0.1:{}", hosts.port)));
