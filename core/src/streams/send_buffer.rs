@@ -12,7 +12,7 @@ use crate::range_set::RangeSet;
 /// Small writes are copied together into chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks handed in whole that are shorter than this are copied, so that each does not cost an entry of its own.
-const COPY_BELOW_BYTES: usize = 1024;
+pub(super) const COPY_BELOW_BYTES: usize = 1024;
 
 /// Bytes written and not yet acknowledged, and what became of each.
 ///

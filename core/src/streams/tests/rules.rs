@@ -9,8 +9,8 @@ use super::{contents, join, streams};
 use crate::id::{Class, LinkId, Role, StreamId};
 use crate::limits::{ASSEMBLER_CHUNKS_MAX, SEND_BUFFER_MIN_BYTES, STREAM_LABEL_MAX_BYTES};
 use crate::streams::{
-    Control, OpenError, Pieces, ReadError, SentStream, StreamError, StreamEvent, Streams, Take, Violation,
-    WriteError,
+    Control, OpenError, Pieces, ReadError, SentStream, StreamError, StreamEvent, Streams, StreamsConfig,
+    Take, Violation, WriteError,
 };
 
 const LINK: LinkId = LinkId(3);
@@ -539,4 +539,32 @@ fn offsets_at_the_end_of_the_number_space_do_no_harm() {
     assert!(streams.on_stream(StreamId(u64::MAX), 0, Bytes::new(), true).is_err());
     streams.on_stream(theirs, 0, Bytes::from(contents(theirs.0, 0..4096)), false).unwrap();
     assert!(streams.read_chunk(theirs, usize::MAX).unwrap().is_some());
+}
+
+#[test]
+fn only_the_newest_number_of_streams_is_told_again() {
+    let mut streams = Streams::new(StreamsConfig {
+        role: Role::Responder,
+        receive_buffer_bytes: 1 << 20,
+        send_buffer_max_bytes: 1 << 20,
+        streams_max_local: 8,
+    });
+    let counts = [0, 1].map(|index| {
+        let id = StreamId::new(Role::Initiator, index);
+        streams.on_open(id, Class::Bulk, 0, String::new()).unwrap();
+        assert_eq!(streams.accept().unwrap().id, id);
+        streams.on_reset_stream(id, 0, 0).unwrap();
+        streams.reset(id, 0).unwrap();
+        streams.close(id);
+        events(&mut streams);
+        let mut sent = controls(&mut streams);
+        sent.iter().for_each(|control| streams.control_acked(&control.key()));
+        sent.extend(controls(&mut streams));
+        sent.pop().unwrap()
+    });
+    assert_eq!(counts, [Control::MaxStreams { count: 9 }, Control::MaxStreams { count: 10 }]);
+    streams.control_lost(&counts[0].key());
+    assert_eq!(streams.next_control(), None);
+    streams.control_lost(&counts[1].key());
+    assert_eq!(streams.next_control().as_ref(), Some(&counts[1]));
 }

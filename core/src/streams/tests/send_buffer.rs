@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{contents, join};
 use crate::streams::Pieces;
-use crate::streams::send_buffer::{SendBuffer, outside};
+use crate::streams::send_buffer::{COPY_BELOW_BYTES, SendBuffer, outside};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -238,4 +238,14 @@ fn a_copy_is_made_once() {
     buffer.lose(0..60);
     buffer.sent(0..10);
     assert_eq!(buffer.oldest_in_flight(40), Some(0..10));
+}
+
+#[test]
+fn tiny_data_is_copied_and_large_data_is_shared() {
+    let mut buffer = SendBuffer::default();
+    for (len, copied) in [(1, true), (COPY_BELOW_BYTES - 1, true), (COPY_BELOW_BYTES, false)] {
+        let data = Bytes::from(alloc::vec![7; len]);
+        buffer.push(data.clone());
+        assert_eq!(data.is_unique(), copied, "{len} bytes");
+    }
 }
