@@ -468,6 +468,14 @@ fn an_ack_alone_elicits_none() {
 }
 
 #[test]
+fn padding_fills_a_packet_to_its_last_byte() {
+    let mut packet = packet(64);
+    let room = packet.remaining();
+    assert!(!packet.push_padding(room + 1) && packet.push_padding(room));
+    assert_eq!(packet.remaining(), 0);
+}
+
+#[test]
 fn control_frames_fit_the_smallest_packet() {
     let room = MTU_MIN_BYTES - TAG_MAX_BYTES;
     let reason = "r".repeat(CLOSE_REASON_MAX_BYTES);
