@@ -7,6 +7,7 @@ use bondwire_tcp::AddressError;
 
 use crate::link_options::{KEYS as COMMON_KEYS, LinkOptionError, LinkOptions};
 use crate::medium::{CommandLine, CommandLineError, Medium};
+use crate::ssh::SshTargetError;
 
 /// Keys of `tcp:` links.
 const TCP_KEYS: [&str; 3] = ["iface", "source", "cc"];
@@ -57,6 +58,8 @@ pub(crate) enum LinkSpecError {
     Tcp(#[from] AddressError),
     #[error(transparent)]
     Exec(#[from] CommandLineError),
+    #[error(transparent)]
+    Ssh(#[from] SshTargetError),
 }
 
 impl FromStr for LinkSpec {
@@ -188,7 +191,7 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
 
 /// Whether `text` names a kind of link.
 pub(crate) fn is_kind(text: &str) -> bool {
-    known_kind(text).is_some()
+    known_kind(text).is_some() || text.eq_ignore_ascii_case("ssh")
 }
 
 fn known_kind(kind: &str) -> Option<Result<Kind, LinkSpecError>> {

@@ -28,6 +28,7 @@ mod signals;
 #[cfg(unix)]
 mod socket_file;
 mod speed;
+mod ssh;
 mod target;
 
 use std::io::Write;

@@ -16,6 +16,7 @@ use bondwire_tcp::{TcpAcceptor, TcpAddress, TcpDialer};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub(crate) use child::{ChildIo, Fate};
 pub(crate) use command_line::{CommandLine, CommandLineError};
 pub(crate) use stdio::ClosingStdout;
 

@@ -10,6 +10,7 @@ use crate::keys;
 use crate::link_spec::LinkSpec;
 use crate::pairing::Invitation;
 use crate::peers::{PeerName, PeersFile};
+use crate::ssh::SshTarget;
 use crate::target::Target;
 
 /// This host's key.
@@ -100,7 +101,8 @@ impl CipherOptions {
 /// The links to a peer, and who that is.
 #[derive(Args)]
 pub(crate) struct PeerOptions {
-    /// Links to the peer: tcp:HOST[:PORT][,key=value...], stdio: or exec:COMMAND; or the name of a remembered peer
+    /// Links to the peer: tcp:HOST[:PORT][,key=value...], stdio: or exec:COMMAND; or the name of a remembered peer; or
+    /// ssh:[user@]host[:port], which starts the other end there (connect)
     #[arg(value_name = "LINK|NAME", required = true)]
     targets: Vec<Target>,
     /// Public key of the peer, as its `bondwire pubkey` prints it
@@ -141,23 +143,44 @@ impl PeerOptions {
     pub(crate) fn peer_name(&self) -> Option<String> {
         self.targets.iter().find_map(|target| match target {
             Target::Peer(name) => Some(name.to_string()),
-            Target::Link(_) => None,
+            Target::Link(_) | Target::Ssh(_) => None,
         })
+    }
+
+    /// The host to log in and start the other end, if they name one.
+    pub(crate) fn ssh_target(&self) -> Result<Option<&SshTarget>, Failure> {
+        let mut targets = self.targets.iter().filter_map(|target| match target {
+            Target::Ssh(target) => Some(target),
+            Target::Link(_) | Target::Peer(_) => None,
+        });
+        match targets.next() {
+            Some(target) if self.targets.len() == 1 && self.peer.is_none() && !self.accept_any_peer => {
+                Ok(Some(target))
+            }
+            Some(target) => Err(Failure::new(
+                Exit::Usage,
+                format!("ssh:{target} finds the links and the peer by itself; name nothing else"),
+            )),
+            None => Ok(None),
+        }
     }
 
     /// What the arguments lead to; `invitation` is that of `connect --pair`.
     pub(crate) fn destination(&self, invitation: Option<Invitation>) -> Result<Destination, Failure> {
         let usage = |message: &str| Failure::new(Exit::Usage, message);
+        if self.ssh_target()?.is_some() {
+            return Err(usage("ssh: goes with connect, and without --pair"));
+        }
         let mut names = self.targets.iter().filter_map(|target| match target {
             Target::Peer(name) => Some(name),
-            Target::Link(_) => None,
+            Target::Link(_) | Target::Ssh(_) => None,
         });
         let links: Vec<_> = self
             .targets
             .iter()
             .filter_map(|target| match target {
                 Target::Link(link) => Some(link.clone()),
-                Target::Peer(_) => None,
+                Target::Peer(_) | Target::Ssh(_) => None,
             })
             .collect();
         let proof = match (self.peer, invitation, self.accept_any_peer) {

@@ -14,6 +14,7 @@ use crate::medium::Media;
 use crate::options::{Destination, PeerOptions, PeerProof};
 use crate::pairing::Invitation;
 use crate::service::close_code;
+use crate::ssh::{FarListener, SshTarget};
 
 /// How often the dialers' faults are looked at until then.
 const FAULT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     config: BondConfig,
     pub(crate) links: Arc<LinkTable>,
     media: Media,
+    /// The other end, if this program has started it.
+    far: Mutex<Option<FarListener>>,
     first_link_timeout: Duration,
 }
 
@@ -41,7 +44,20 @@ pub(crate) struct DialledBond {
 impl Session {
     /// What `options` say; `invitation` is that of `connect --pair`.
     pub(crate) fn new(options: &PeerOptions, invitation: Option<Invitation>) -> Result<Self, Failure> {
-        let Destination { links, peer } = options.destination(invitation)?;
+        Self::to(options, options.destination(invitation)?)
+    }
+
+    /// The same over an ssh login, which lives as long as the session.
+    pub(crate) async fn over_ssh(options: &PeerOptions, target: &SshTarget) -> Result<Self, Failure> {
+        let (listener, far) = FarListener::start(target, options.cipher.for_other_end()).await?;
+        let peer = PeerProof::Invitation(far.invitation);
+        let session = Self::to(options, Destination { links: far.links, peer })?;
+        *session.far() = Some(listener);
+        Ok(session)
+    }
+
+    fn to(options: &PeerOptions, destination: Destination) -> Result<Self, Failure> {
+        let Destination { links, peer } = destination;
         Media::check(&links)?;
         let config = options.cipher.bond_config()?;
         let identity = match peer {
@@ -59,12 +75,20 @@ impl Session {
             peer: Mutex::new(peer),
             links: Arc::new(LinkTable::new(media.clone(), links)),
             media,
+            far: Mutex::default(),
             first_link_timeout: Duration::from_secs(options.timeout),
         })
     }
 
-    /// The links as the user wrote them.
+    fn far(&self) -> MutexGuard<'_, Option<FarListener>> {
+        self.far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The links as the user wrote them; none to a listener that lives no longer than this session.
     pub(crate) fn link_texts(&self) -> Vec<String> {
+        if self.far().is_some() {
+            return Vec::new();
+        }
         self.links.specs().iter().map(ToString::to_string).collect()
     }
 
@@ -100,12 +124,20 @@ impl Session {
 
     /// Waits until no link can ever come up again.
     pub(crate) async fn links_used_up(&self) -> Failure {
+        let far_ended = self.far().as_ref().map(FarListener::ended);
+        if let Some(far_ended) = far_ended {
+            return far_ended.await;
+        }
         self.media.used_up(&self.links.specs()).await;
         Failure::new(Exit::BondLost, "standard input has ended, and with it the only link")
     }
 
     /// Waits until what the links needed of this host is gone. To be called after the end of the bonds.
     pub(crate) async fn ended(&self) {
+        let far = self.far().take();
+        if let Some(far) = far {
+            far.end().await;
+        }
         self.media.ended().await;
     }
 

@@ -71,8 +71,12 @@ impl Connect {
 
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let introduction = Introduction { file: self.peer.peers.file()?, name: self.name };
-        introduction.check(self.pair.is_some())?;
-        let session = Session::new(&self.peer, self.pair)?;
+        let ssh = self.peer.ssh_target()?.filter(|_| self.pair.is_none());
+        introduction.check(self.pair.is_some() || ssh.is_some())?;
+        let session = match ssh {
+            Some(target) => interrupt.or(Session::over_ssh(&self.peer, target)).await?,
+            None => Session::new(&self.peer, self.pair)?,
+        };
         if let Some(forward) = self.pipe {
             let ended = run_pipe(&session, &introduction, &forward, interrupt).await;
             session.ended().await;
@@ -263,7 +267,10 @@ impl Introduction {
         };
         let remembered = self.file.remember(&NewPeer { key, name, links: &session.link_texts() })?;
         let (name, key) = (remembered.name, keys::public_key_text(&key));
-        tracing::info!("paired with {name}: {key}; from now on: bondwire connect {name}");
+        let links = session.link_texts();
+        let again =
+            if links.is_empty() { String::new() } else { format!("; from now on: bondwire connect {name}") };
+        tracing::info!("paired with {name}: {key}{again}");
         Ok(())
     }
 }

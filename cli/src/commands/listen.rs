@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::access::{Access, Always};
 use crate::control::{Control, ControlOption};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::forward::carrier::Carrier;
 use crate::forward::permits::{Permit, Permits};
 use crate::link_spec::LinkSpec;
@@ -53,6 +53,9 @@ pub(crate) struct Listen {
     /// Address of this host that peers may listen on (connect -R), in the same form; repeatable [default: none]
     #[arg(long, value_name = "HOST:PORT|PATH")]
     permit_listen: Vec<Permit>,
+    /// End when standard input ends: for a listen that another program has started
+    #[arg(long)]
+    until_eof: bool,
     #[command(flatten)]
     cipher: CipherOptions,
     #[command(flatten)]
@@ -71,6 +74,10 @@ fn parse_pair(text: &str) -> Result<PeerName, String> {
 impl Listen {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         Media::check(&self.links)?;
+        if self.until_eof && self.links.iter().any(LinkSpec::is_stdio) {
+            let message = "a stdio: link and --until-eof both want standard input; use one of them";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let file = self.peers.file()?;
         let (watch, peers) = PeersWatch::start(file.clone())?;
         if let Some(Some(name)) = &self.pair {
@@ -105,7 +112,7 @@ impl Listen {
         let end = watch::Sender::new(false);
         let bonds = JoinSet::new();
         let serving = Serving { listener, access, token, media, links: self.links, end, control, bonds };
-        serving.run(&mut interrupt).await
+        serving.run(&mut interrupt, self.until_eof).await
     }
 
     /// Who is let in by an option.
@@ -161,7 +168,8 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(mut self, interrupt: &mut Interrupt) -> Result<(), Failure> {
+    async fn run(mut self, interrupt: &mut Interrupt, until_eof: bool) -> Result<(), Failure> {
+        let mut input_end = std::pin::pin!(input_end(until_eof));
         let mut peers = self.access.peers();
         let mut applied = Arc::clone(&peers.borrow_and_update());
         let mut look = interval(PEERS_LOOK_INTERVAL);
@@ -183,6 +191,7 @@ impl Serving {
                 () = interrupt.wait() => break Err(Failure::interrupted()),
                 // Whoever started this program has had what it wanted.
                 () = self.media.used_up(&self.links) => break Ok(()),
+                () = &mut input_end => break Ok(()),
                 Ok(()) = peers.changed() => {
                     let new = Arc::clone(&peers.borrow_and_update());
                     self.access.apply(&self.listener, &applied, &new);
@@ -220,6 +229,15 @@ impl Serving {
             speed: true,
         }
     }
+}
+
+/// Waits for the end of standard input, if that is to be the end.
+async fn input_end(until_eof: bool) {
+    if !until_eof {
+        return std::future::pending().await;
+    }
+    // What stands there means nothing, and an error is an end.
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
 }
 
 async fn expired(token: Option<&Pending>) {

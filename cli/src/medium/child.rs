@@ -27,13 +27,24 @@ const LINE_MAX_BYTES: usize = 400;
 const LINES_MAX: u32 = 20;
 const LINES_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What became of a child.
+#[derive(Debug, Clone)]
+pub(crate) struct Fate {
+    /// For people.
+    pub(crate) text: String,
+    /// Its exit code, if it ended by itself.
+    pub(crate) code: Option<i32>,
+    /// The last line that it wrote to standard error.
+    pub(crate) last_line: String,
+}
+
 /// The pipes to a child. When they are dropped the child ends.
 pub(crate) struct ChildIo {
     /// `None` once it is closed.
     input: Option<ChildStdin>,
     output: ChildStdout,
     /// What became of the child, once it has ended.
-    fate: watch::Receiver<Option<String>>,
+    fate: watch::Receiver<Option<Fate>>,
     read_end: Ending,
     write_end: Ending,
     _released: oneshot::Sender<()>,
@@ -79,7 +90,7 @@ impl ChildIo {
     }
 
     /// Hears when the child has ended.
-    pub(crate) fn fate(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn fate(&self) -> watch::Receiver<Option<Fate>> {
         self.fate.clone()
     }
 }
@@ -95,7 +106,7 @@ async fn supervise(
     mut child: Child,
     link_ended: oneshot::Receiver<()>,
     mut words: Words,
-    told: watch::Sender<Option<String>>,
+    told: watch::Sender<Option<Fate>>,
 ) {
     let group = Group::of(&child);
     let by_itself = tokio::select! {
@@ -110,16 +121,18 @@ async fn supervise(
     }
     group.end(&mut child).await;
     words.task.abort();
-    told.send_if_modified(|fate| fate.is_none() && fate.replace("the link ended".to_owned()).is_none());
+    let ended = || Fate { text: "the link ended".to_owned(), code: None, last_line: String::new() };
+    told.send_if_modified(|fate| fate.is_none() && fate.replace(ended()).is_none());
 }
 
-fn fate(status: ExitStatus, words: &Words) -> String {
-    let last = words.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_empty() {
+fn fate(status: ExitStatus, words: &Words) -> Fate {
+    let last_line = words.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let text = if last_line.is_empty() {
         format!("the command ended ({status})")
     } else {
-        format!("the command ended ({status}): {last}")
-    }
+        format!("the command ended ({status}): {last_line}")
+    };
+    Fate { text, code: status.code(), last_line }
 }
 
 /// Logs the lines of `from`, as many as are worth reading, and keeps the last one.
@@ -209,13 +222,13 @@ impl Ending {
     }
 
     /// Waits a moment for what became of the child.
-    fn poll(&mut self, cx: &mut Context<'_>, fate: &watch::Receiver<Option<String>>) -> Poll<io::Error> {
+    fn poll(&mut self, cx: &mut Context<'_>, fate: &watch::Receiver<Option<Fate>>) -> Poll<io::Error> {
         let mut fate = fate.clone();
         let ending = self.0.get_or_insert_with(|| {
             Box::pin(async move {
                 let told = timeout(2 * LAST_WORDS_TIMEOUT, fate.wait_for(Option::is_some)).await;
                 let told = told.ok().and_then(Result::ok).and_then(|fate| fate.clone());
-                told.unwrap_or_else(|| "the command closed its end of the link".to_owned())
+                told.map_or_else(|| "the command closed its end of the link".to_owned(), |fate| fate.text)
             })
         });
         let why = ready!(ending.as_mut().poll(cx));

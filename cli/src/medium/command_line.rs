@@ -23,6 +23,11 @@ pub(crate) enum CommandLineError {
 }
 
 impl CommandLine {
+    /// A program and its arguments, of which there is at least the program.
+    pub(crate) fn of_words(words: Vec<String>) -> Self {
+        Self { text: words.join(" "), words }
+    }
+
     /// The program, and what follows.
     pub(crate) fn words(&self) -> &[String] {
         &self.words

@@ -8,7 +8,7 @@ use bondwire::link::{Acceptor, Dialer, StreamLink};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::child::ChildIo;
+use super::child::{ChildIo, Fate};
 use super::command_line::CommandLine;
 use super::stdio::description;
 
@@ -49,7 +49,7 @@ pub(super) struct ExecAcceptor {
     command: CommandLine,
     children: watch::Sender<usize>,
     /// The last child's end, and when it was started.
-    last: Option<(watch::Receiver<Option<String>>, Instant)>,
+    last: Option<(watch::Receiver<Option<Fate>>, Instant)>,
     wait: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Acceptor for ExecAcceptor {
         if let Some((fate, started)) = &mut self.last {
             // It cannot fail: the child's end is told before the sender goes.
             let fate = fate.wait_for(Option::is_some).await.ok().and_then(|fate| fate.clone());
-            tracing::info!("{}: {}", name(&self.command), fate.unwrap_or_default());
+            tracing::info!("{}: {}", name(&self.command), fate.map(|fate| fate.text).unwrap_or_default());
             if started.elapsed() > DIAL_BACKOFF_MAX {
                 self.wait = DIAL_BACKOFF_MIN;
             }

@@ -20,6 +20,8 @@ mod pipe;
 mod remote;
 #[cfg(unix)]
 mod socks;
+#[cfg(unix)]
+mod ssh;
 #[cfg(target_os = "linux")]
 mod tools;
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use crate::user::User;
 
 /// A server on this host that says `word` to whoever comes; answers its port.
-fn greeter(word: &'static str) -> u16 {
+pub(crate) fn greeter(word: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -20,7 +20,7 @@ fn greeter(word: &'static str) -> u16 {
 }
 
 /// What comes out of a local port.
-fn heard(port: u16) -> String {
+pub(crate) fn heard(port: u16) -> String {
     let mut text = String::new();
     // A forward that is refused resets its connection.
     let _ = TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut text);
@@ -36,7 +36,7 @@ fn write_peer(user: &User, key: &str, rest: &str) {
 }
 
 /// The port of a forward that `connect` opened.
-fn forwarded(line: &str) -> u16 {
+pub(crate) fn forwarded(line: &str) -> u16 {
     let address = line.split("forwarding 127.0.0.1:").nth(1).unwrap();
     address.split(' ').next().unwrap().parse().unwrap()
 }
