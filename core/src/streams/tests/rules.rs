@@ -548,6 +548,7 @@ fn only_the_newest_number_of_streams_is_told_again() {
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: 1 << 20,
         streams_max_local: 8,
+        streams_told: None,
     });
     let counts = [0, 1].map(|index| {
         let id = StreamId::new(Role::Initiator, index);
