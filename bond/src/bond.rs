@@ -386,7 +386,7 @@ impl Link<'_> {
         self.bond.shared().look(|state| state.connection.link(now, self.id))
     }
 
-    /// Says what the link is to be used for, in both directions: a [`Policy`], or a whole [`LinkPolicy`] with tier,
+    /// Says what the link is to be used for, in both directions: a [`Policy`](crate::Policy), or a whole [`LinkPolicy`] with tier,
     /// weight and cap. A dialer's next link starts with the default unless [`DialerHandle::set_policy`] was used
     /// instead.
     ///
