@@ -117,8 +117,10 @@ impl Access {
     fn take(&self, change: Change) {
         match change {
             Change::Peers(peers) => {
-                tracing::info!("peers: {}", describe(&self.peers.borrow(), &peers));
+                let changes = describe(&self.peers.borrow(), &peers);
                 self.peers.send_replace(Arc::new(peers));
+                // Now that it is so: whoever reads it may rely on it.
+                tracing::info!("peers: {changes}");
             }
             Change::Broken(why) => tracing::error!("the peers stay as they were: {why}"),
         }
