@@ -82,6 +82,9 @@ fn a_connector_that_died_does_not_keep_its_port() {
     let permit = ["--permit-listen", "127.0.0.1:*"];
     let Pair { server, client, listening, connecting, link } = Pair::start(&permit, &["-R", &forward]);
     connecting.wait_for("the peer forwards");
+    // Both links, or one that comes up later would not be there to go down.
+    listening.wait_for(": up");
+    listening.wait_for(": up");
     // Killed: nobody tells the listener that the bond is over.
     drop(connecting);
     listening.wait_for("down: ");
