@@ -81,6 +81,11 @@ pub trait PacketWriter: Send + 'static {
     /// have sent half a packet, so the bond gives the link up with it.
     fn send(&mut self, batch: &mut PacketBatch) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// What the link carries, in bytes per second, if it is kept full and the bond's search for more has ended; `None` at
+    /// other times. Good for a medium that searches by itself and may not notice the end of it; others need not
+    /// care. Called before each batch.
+    fn rate_found(&mut self, _bytes_per_second: Option<u64>) {}
+
     /// Tells the other end that nothing follows, where the medium has a way to. Called at most once, last.
     fn shutdown(&mut self) -> impl Future<Output = io::Result<()>> + Send {
         async { Ok(()) }

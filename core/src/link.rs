@@ -14,7 +14,7 @@ pub(crate) use state::Expired;
 use self::ack::Acks;
 use self::hold::Hold;
 use self::pace::Pace;
-use self::rate::{Rate, transmit_time};
+use self::rate::{Growth, Rate, RateSample, transmit_time};
 use self::rtt::Rtt;
 use self::sent::{Sent, SentFrames, SentPacket};
 use self::window::{Conditions, Window};
@@ -58,6 +58,7 @@ pub(crate) struct Link {
     pub(crate) sent: Sent,
     pub(crate) rtt: Rtt,
     rate: Rate,
+    growth: Growth,
     window: Window,
     watch: Watch,
 
@@ -113,7 +114,7 @@ pub(crate) struct Settled {
 impl Link {
     pub(crate) fn new(now: Instant, id: LinkId, info: LinkInfo, state: LinkState) -> Self {
         let rtt = Rtt::new(now, info.rtt);
-        let window = Window::new(info.rate_hint, &rtt);
+        let window = Window::new(info.rate_hint, info.reliable, &rtt);
         Self {
             id,
             info,
@@ -133,6 +134,7 @@ impl Link {
             sent: Sent::default(),
             rtt,
             rate: Rate::new(now),
+            growth: Growth::default(),
             window,
             watch: Watch::new(now),
             acks: Acks::default(),
@@ -229,10 +231,27 @@ impl Link {
             self.rtt.on_sample(now, now - sent_at, delay.min(self.info.peer_ack_delay));
         }
         if let Some(sample) = self.rate.finish_ack(self.rtt.base()) {
-            let conditions = self.conditions(BondState::default());
-            self.window.on_ack(settled.acked_bytes, self.sent.bytes(), sample, &self.rtt, conditions);
+            self.on_rate_sample(sample, settled.acked_bytes);
         }
         self.watch.on_progress(now);
+    }
+
+    fn on_rate_sample(&mut self, sample: RateSample, acked: u64) {
+        let in_flight = self.sent.bytes();
+        let conditions = self.conditions(BondState::default());
+        let was_full = !sample.app_limited
+            || self.window.is_filled_by(in_flight.saturating_add(acked), &self.rtt, conditions);
+        if sample.round_started {
+            self.growth.on_round(conditions.rate.unwrap_or(0), was_full);
+        }
+        if was_full {
+            self.window.on_ack(acked, in_flight, &self.growth);
+        }
+    }
+
+    /// The rate in bytes per second, if the link is kept full and carries no more.
+    pub(crate) fn rate_found(&self) -> Option<u64> {
+        self.rate.bytes_per_second().filter(|_| self.growth.is_over())
     }
 
     /// The link was offered less than it would take.
@@ -290,10 +309,13 @@ impl Link {
     pub(crate) fn candidate(&self, now: Instant, bond: BondState) -> Candidate {
         let age = self.sent.oldest_at().map_or(Duration::ZERO, |at| now - at);
         let explained = self.rtt.smoothed() + self.rtt.variation4() + self.info.peer_ack_delay;
+        let cap = self.pace.cap().unwrap_or(u64::MAX);
+        let rate = self.rate_or_guess(bond).min(cap);
         Candidate {
             id: self.id,
             half_rtt: self.rtt.base() / 2,
-            rate: self.rate_or_guess(bond).min(self.pace.cap().unwrap_or(u64::MAX)),
+            rate,
+            rate_soon: self.window.rate_soon(&self.rtt).min(cap).max(rate),
             weight: self.effective_policy().weight,
             share_bytes: self.share_bytes,
             in_flight: self.sent.bytes(),

@@ -28,6 +28,8 @@ pub(crate) struct Candidate {
     pub(crate) half_rtt: Duration,
     /// Bytes per second.
     pub(crate) rate: u64,
+    /// Bytes per second that it may have reached when the peer hears of it: more than `rate` while it searches.
+    pub(crate) rate_soon: u64,
     /// Bytes sent and not acknowledged.
     pub(crate) in_flight: u64,
     /// By how much the link delivers later than its rate and round trip say: the oldest packet in flight is late, or its
@@ -132,9 +134,10 @@ pub(crate) fn is_its_turn(candidates: &[Candidate], id: LinkId) -> bool {
     candidates.iter().all(|other| me.share_bytes <= level(other).saturating_add(slack))
 }
 
-/// Bytes that must be unacknowledged at once to keep all links busy: twice the sum of rates times the longest way.
+/// Bytes that must be unacknowledged at once to keep all links busy: twice the sum of rates times the longest way. The
+/// peer's answer takes a round trip, so links that still search are taken for what they may have found by then.
 pub(crate) fn window_wanted(candidates: &[Candidate]) -> u64 {
-    let rates = candidates.iter().fold(0_u64, |sum, c| sum.saturating_add(c.rate));
+    let rates = candidates.iter().fold(0_u64, |sum, c| sum.saturating_add(c.rate_soon));
     // A late link is not a longer one.
     let on_time = |c: &Candidate| Candidate { overdue: Duration::ZERO, ..*c }.arrival(c.packet);
     let longest = candidates.iter().map(on_time).max().unwrap_or_default();
@@ -153,6 +156,7 @@ mod tests {
             id: LinkId(id),
             half_rtt,
             rate,
+            rate_soon: rate,
             in_flight: 0,
             overdue: Duration::ZERO,
             packet: 10_000,

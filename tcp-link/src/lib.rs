@@ -14,6 +14,7 @@ mod address;
 mod dial;
 mod link;
 mod options;
+mod startup;
 
 pub use accept::TcpAcceptor;
 pub use address::{AddressError, DEFAULT_PORT, TcpAddress};

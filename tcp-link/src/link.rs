@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::options;
+use crate::startup::Startup;
 
 /// A TCP connection as a link of a bond. [`TcpDialer`](crate::TcpDialer) and [`TcpAcceptor`](crate::TcpAcceptor)
 /// make them; [`from_stream`](Self::from_stream) takes a connection made in any other way.
@@ -62,7 +63,7 @@ impl PacketLink for TcpLink {
 
     fn split(self) -> (TcpReader, TcpWriter) {
         let (reader, writer) = self.stream.into_split();
-        (TcpReader { stream: reader, deframer: Deframer::new() }, TcpWriter { stream: writer })
+        (TcpReader { stream: reader, deframer: Deframer::new() }, TcpWriter { startup: Startup::of(writer.as_ref()), stream: writer })
     }
 }
 
@@ -99,6 +100,7 @@ impl PacketReader for TcpReader {
 #[derive(Debug)]
 pub struct TcpWriter {
     stream: OwnedWriteHalf,
+    startup: Startup,
 }
 
 impl PacketWriter for TcpWriter {
@@ -138,6 +140,10 @@ impl PacketWriter for TcpWriter {
             }
         }
         Ok(())
+    }
+
+    fn rate_found(&mut self, bytes_per_second: Option<u64>) {
+        self.startup.rate_found(self.stream.as_ref(), bytes_per_second);
     }
 
     async fn shutdown(&mut self) -> io::Result<()> {

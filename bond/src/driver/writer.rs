@@ -1,9 +1,10 @@
 use std::io;
 
-use bondwire_core::connection::Transmit;
+use bondwire_core::connection::{Connection, Transmit};
 use bondwire_core::crypto::Sealer;
 use bondwire_core::id::LinkId;
 use bondwire_core::limits::TAG_MAX_BYTES;
+use bondwire_core::time::Instant;
 use bondwire_core::wire::packet::Packet;
 
 use super::attach::LinkControl;
@@ -44,7 +45,8 @@ pub(crate) async fn run(
         writer.ready().await?;
         batch.clear();
         control.take_handshake().iter().for_each(|message| batch.push(message));
-        let polling = polled.fill(shared, control.id);
+        let (polling, rate_found) = polled.fill(shared, control.id);
+        writer.rate_found(rate_found);
         polled.seal(&mut sealer, &mut batch)?;
         if !batch.is_empty() {
             writer.send(&mut batch).await?;
@@ -58,25 +60,30 @@ pub(crate) async fn run(
 }
 
 impl Polled {
-    /// Polls the engine until the batch is full or it has no more; one lock for all of them.
-    fn fill(&mut self, shared: &Shared, link: LinkId) -> Polling {
+    /// Polls the engine until the batch is full or it has no more; one lock for all of them. Answers the rate found
+    /// too.
+    fn fill(&mut self, shared: &Shared, link: LinkId) -> (Polling, Option<u64>) {
         shared.with(|state, now| {
-            let mut bytes = 0;
-            while bytes < BATCH_BYTES && self.used < BATCH_PACKETS_MAX {
-                if self.used == self.packets.len() {
-                    self.packets.push(Packet::new());
-                }
-                match state.connection.poll_transmit(now, link, &mut self.packets[self.used]) {
-                    Transmit::Packet => {
-                        bytes += self.packets[self.used].len();
-                        self.used += 1;
-                    }
-                    Transmit::Idle => return Polling::Idle,
-                    Transmit::LinkClosed => return Polling::LinkClosed,
-                }
-            }
-            Polling::Full
+            (self.poll(&mut state.connection, now, link), state.connection.rate_found(link))
         })
+    }
+
+    fn poll(&mut self, connection: &mut Connection, now: Instant, link: LinkId) -> Polling {
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && self.used < BATCH_PACKETS_MAX {
+            if self.used == self.packets.len() {
+                self.packets.push(Packet::new());
+            }
+            match connection.poll_transmit(now, link, &mut self.packets[self.used]) {
+                Transmit::Packet => {
+                    bytes += self.packets[self.used].len();
+                    self.used += 1;
+                }
+                Transmit::Idle => return Polling::Idle,
+                Transmit::LinkClosed => return Polling::LinkClosed,
+            }
+        }
+        Polling::Full
     }
 
     /// Copies the packets together and seals each where it lies.

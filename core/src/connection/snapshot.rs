@@ -20,6 +20,11 @@ impl Connection {
         self.index_of(id).map(|index| self.snapshot(now, &self.links[index]))
     }
 
+    /// What a link carries in bytes per second, if it is kept full and the search for more has ended.
+    pub fn rate_found(&self, id: LinkId) -> Option<u64> {
+        self.index_of(id).and_then(|index| self.links[index].rate_found())
+    }
+
     /// Whether any link can carry data now.
     pub fn has_usable_link(&self) -> bool {
         self.rank_in_use().is_some()

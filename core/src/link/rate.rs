@@ -6,6 +6,12 @@ use crate::time::{Duration, Instant};
 /// Round trips over which the maximum is kept: half of them in each of two halves.
 const HALF_WINDOW_ROUNDS: u64 = 5;
 
+/// A round trip that raises the rate by less than this (in quarters: 5/4) did not find more room.
+const GROWTH_NUMERATOR: u64 = 5;
+const GROWTH_DENOMINATOR: u64 = 4;
+/// Round trips without growth after which there is none to come, as in BBR.
+const FLAT_ROUNDS: u32 = 3;
+
 /// What a packet remembers of the estimator when it was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendStamp {
@@ -52,6 +58,33 @@ impl MaxFilter {
             self.half = half;
         }
         self.current = self.current.max(sample);
+    }
+}
+
+/// Whether the rate still grows when more is in flight, told from one round trip to the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Growth {
+    best_rate: u64,
+    flat_rounds: u32,
+}
+
+impl Growth {
+    /// A round trip ended at `rate`, with the link full if `was_full`: only then does the rate tell what it carries.
+    pub(crate) fn on_round(&mut self, rate: u64, was_full: bool) {
+        // What the link no longer does it may find again.
+        self.best_rate = self.best_rate.min(rate);
+        if !was_full {
+            *self = Self::default();
+        } else if rate >= self.best_rate.saturating_mul(GROWTH_NUMERATOR) / GROWTH_DENOMINATOR {
+            *self = Self { best_rate: rate, flat_rounds: 0 };
+        } else {
+            self.flat_rounds = self.flat_rounds.saturating_add(1);
+        }
+    }
+
+    /// The link was full of late, and gave nothing more for it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.flat_rounds >= FLAT_ROUNDS
     }
 }
 
@@ -138,7 +171,8 @@ impl Rate {
     }
 }
 
-fn bytes_per_second(bytes: u64, interval: Duration) -> u64 {
+/// Bytes per second of `bytes` in `interval`.
+pub(super) fn bytes_per_second(bytes: u64, interval: Duration) -> u64 {
     let nanos = interval.as_nanos().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }
@@ -185,6 +219,34 @@ mod tests {
         }
         let estimate = rate.bytes_per_second();
         (rate, estimate)
+    }
+
+    #[test]
+    fn growth_ends_after_three_full_rounds_without_any() {
+        let mut growth = Growth::default();
+        for rate in [100, 200, 249, 249] {
+            growth.on_round(rate, true);
+            assert!(!growth.is_over());
+        }
+        growth.on_round(250, true);
+        assert!(!growth.is_over(), "a quarter more than the best is growth");
+        for _ in 0..3 {
+            growth.on_round(260, true);
+        }
+        assert!(growth.is_over());
+        growth.on_round(260, false);
+        assert!(!growth.is_over(), "a round that was not full says nothing");
+    }
+
+    #[test]
+    fn a_link_that_recovers_grows_again() {
+        let mut growth = Growth::default();
+        for rate in [100, 100, 100, 100, 50] {
+            growth.on_round(rate, true);
+        }
+        assert!(growth.is_over());
+        growth.on_round(70, true);
+        assert!(!growth.is_over());
     }
 
     #[test]

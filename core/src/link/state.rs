@@ -11,7 +11,7 @@
 //!
 //! Backup, paused and held back are policies on top of these states, not states.
 
-use super::rate::Rate;
+use super::rate::{Growth, Rate};
 use super::window::Window;
 use super::{Link, Watch};
 use crate::event::{LinkState, TimerReason};
@@ -88,9 +88,10 @@ impl Link {
         let hint = self.rate.bytes_per_second().map(|rate| rate / 2).or(self.info.rate_hint);
         self.rtt = self.rtt.restarted(now, now - sent_at);
         self.rate = Rate::new(now);
+        self.growth = Growth::default();
         // What was sent before belongs to the estimators of then.
         self.sent.iter_mut().for_each(|packet| packet.sampled = false);
-        self.window = Window::new(hint, &self.rtt);
+        self.window = Window::new(hint, self.info.reliable, &self.rtt);
         self.enter(now, LinkState::Active);
         self.hold.on_return(now);
         Some(suspect)

@@ -2,16 +2,11 @@
 //!
 //! Judged by acknowledgements of the peer's engine alone: sockets, USB queues and ttys hide buffers.
 
-use super::rate::{RateSample, bytes_in};
+use super::rate::{Growth, bytes_in, bytes_per_second};
 use super::rtt::Rtt;
 use crate::limits;
 use crate::time::Duration;
 
-/// A round trip that raises the rate by less than this (in quarters: 5/4) did not find more room.
-const GROWTH_NUMERATOR: u64 = 5;
-const GROWTH_DENOMINATOR: u64 = 4;
-/// Round trips without growth that end the start-up, as in BBR.
-const FLAT_ROUNDS: u32 = 3;
 /// At microsecond round trips the hosts' wake-ups, not the link, decide: keep at least this much time in flight.
 const FLOOR: Duration = Duration::from_millis(5);
 /// The same while latency matters.
@@ -37,8 +32,6 @@ enum Phase {
     /// Doubles each round trip until the rate stops growing.
     Startup {
         window: u64,
-        best_rate: u64,
-        flat_rounds: u32,
     },
     Steady,
 }
@@ -59,42 +52,31 @@ pub(crate) struct Conditions {
 }
 
 impl Window {
-    /// Starts from what the medium is known to move, or from ten segments.
-    pub(crate) fn new(rate_hint: Option<u64>, rtt: &Rtt) -> Self {
+    /// Starts from what the medium is known to move, or from ten segments; twice as many where the medium has a window of
+    /// its own, so that its own start decides. Were it held back, it would never learn what its path carries.
+    pub(crate) fn new(rate_hint: Option<u64>, reliable: bool, rtt: &Rtt) -> Self {
         let hinted = rate_hint.map_or(0, |rate| bytes_in(rate, rtt.base().max(FLOOR)));
-        let window = hinted.max(limits::INITIAL_WINDOW_BYTES);
-        Self { phase: Phase::Startup { window, best_rate: 0, flat_rounds: 0 } }
+        let unknown = limits::INITIAL_WINDOW_BYTES * if reliable && rate_hint.is_none() { 2 } else { 1 };
+        let window = hinted.max(unknown);
+        Self { phase: Phase::Startup { window } }
     }
 
-    /// An acknowledgement of `acked` bytes came, and `in_flight` bytes remain.
-    pub(crate) fn on_ack(
-        &mut self,
-        acked: u64,
-        in_flight: u64,
-        sample: RateSample,
-        rtt: &Rtt,
-        c: Conditions,
-    ) {
-        // A link that is refused data in favour of faster ones is limited all the time. If it was full nevertheless,
-        // its rate is as good as another's.
-        let was_full = self.steady(rtt, c).is_some_and(|steady| in_flight.saturating_add(acked) >= steady);
-        let Phase::Startup { window, best_rate, flat_rounds } = &mut self.phase else { return };
-        if sample.app_limited && !was_full {
-            return;
+    /// Whether what is in flight would fill the window of a link with a known rate. A link that is refused data in favour
+    /// of faster ones is limited by the application all the time; if it was full nevertheless, its rate is as good as
+    /// another's.
+    pub(crate) fn is_filled_by(&self, bytes: u64, rtt: &Rtt, c: Conditions) -> bool {
+        self.steady(rtt, c).is_some_and(|steady| bytes >= steady)
+    }
+
+    /// An acknowledgement of `acked` bytes came for a link that was full, and `in_flight` bytes remain.
+    pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, growth: &Growth) {
+        let Phase::Startup { window } = &mut self.phase else { return };
+        // What is not used need not grow.
+        if in_flight.saturating_add(acked) >= *window / 2 {
+            *window = window.saturating_add(acked);
         }
-        *window = window.saturating_add(acked);
-        if !sample.round_started {
-            return;
-        }
-        let rate = c.rate.unwrap_or(0);
-        if rate >= best_rate.saturating_mul(GROWTH_NUMERATOR) / GROWTH_DENOMINATOR {
-            *best_rate = rate;
-            *flat_rounds = 0;
-        } else {
-            *flat_rounds += 1;
-            if *flat_rounds >= FLAT_ROUNDS {
-                self.phase = Phase::Steady;
-            }
+        if growth.is_over() {
+            self.phase = Phase::Steady;
         }
     }
 
@@ -102,7 +84,7 @@ impl Window {
     pub(crate) fn limit(&self, rtt: &Rtt, c: Conditions) -> u64 {
         let packet = self.packet_bytes(c);
         let limit = match (&self.phase, self.steady(rtt, c)) {
-            (Phase::Startup { window, .. }, _) => *window,
+            (Phase::Startup { window }, _) => *window,
             (Phase::Steady, Some(steady)) => steady,
             (Phase::Steady, None) => limits::INITIAL_WINDOW_BYTES,
         };
@@ -111,11 +93,19 @@ impl Window {
         limit.max(2 * packet.min(PACKET_SMALL_BYTES))
     }
 
+    /// The rate, in bytes per second, that the link may have found two round trips from now: 0 if it does not search.
+    pub(crate) fn rate_soon(&self, rtt: &Rtt) -> u64 {
+        match self.phase {
+            Phase::Startup { window } => bytes_per_second(window.saturating_mul(2), rtt.base()),
+            Phase::Steady => 0,
+        }
+    }
+
     /// What the estimated rate and round trip allow.
     fn steady(&self, rtt: &Rtt, c: Conditions) -> Option<u64> {
         let rate = c.rate?;
         let (in_transit, floor, packets) = if c.reliable && !c.interactive {
-            (bytes_in(rate, rtt.base() * 2), FLOOR, 2)
+            (bytes_in(rate, rtt.base() * 3), FLOOR, 2)
         } else {
             (bytes_in(rate, rtt.base() + rtt.base() / 10), FLOOR_INTERACTIVE, 1)
         };
@@ -125,7 +115,7 @@ impl Window {
     /// Largest packet to make now, in bytes.
     pub(crate) fn packet_bytes(&self, c: Conditions) -> u64 {
         let bytes = match (c.rate, &self.phase) {
-            (None, Phase::Startup { window, .. }) if !c.on_probation => (window / 4).max(PACKET_SMALL_BYTES),
+            (None, Phase::Startup { window }) if !c.on_probation => (window / 4).max(PACKET_SMALL_BYTES),
             (None, _) => PACKET_SMALL_BYTES,
             (Some(rate), _) => {
                 let time = if c.interactive { PACKET_TIME_INTERACTIVE } else { PACKET_TIME };
@@ -158,49 +148,66 @@ mod tests {
     #[test]
     fn doubles_until_the_rate_is_flat() {
         let rtt = rtt_ms(20);
-        let mut window = Window::new(None, &rtt);
-        let round = RateSample { round_started: true, app_limited: false };
+        let mut window = Window::new(None, false, &rtt);
+        let mut growth = Growth::default();
         let mut rate = 100_000;
         for _ in 0..5 {
             let before = window.limit(&rtt, CALM);
-            window.on_ack(before, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
+            growth.on_round(rate, true);
+            window.on_ack(before, 0, &growth);
             assert_eq!(window.limit(&rtt, CALM), 2 * before);
             rate *= 2;
         }
-        for _ in 0..FLAT_ROUNDS {
-            window.on_ack(1, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
+        for _ in 0..3 {
+            growth.on_round(rate, true);
+            window.on_ack(1, 0, &growth);
         }
         assert!(window.is_starting(), "one round of growth and two without may be chance");
-        window.on_ack(1, 0, round, &rtt, Conditions { rate: Some(rate), ..CALM });
+        growth.on_round(rate, true);
+        window.on_ack(1, 0, &growth);
         assert!(!window.is_starting());
         let limit = window.limit(&rtt, Conditions { rate: Some(rate), ..CALM });
-        assert_eq!(limit, 2 * bytes_in(rate, Duration::from_millis(20)) + 2 * bytes_in(rate, PACKET_TIME));
+        assert_eq!(limit, 3 * bytes_in(rate, Duration::from_millis(20)) + 2 * bytes_in(rate, PACKET_TIME));
     }
 
     #[test]
-    fn application_limited_rounds_decide_nothing() {
+    fn what_is_not_used_does_not_grow() {
+        let mut window = Window::new(None, false, &rtt_ms(20));
+        window.on_ack(100, 200, &Growth::default());
+        assert_eq!(window.limit(&rtt_ms(20), CALM), limits::INITIAL_WINDOW_BYTES);
+    }
+
+    #[test]
+    fn a_medium_with_a_window_of_its_own_is_not_held_back() {
         let rtt = rtt_ms(20);
-        let mut window = Window::new(None, &rtt);
-        for _ in 0..10 {
-            let sample = RateSample { round_started: true, app_limited: true };
-            window.on_ack(100, 0, sample, &rtt, Conditions { rate: Some(1_000_000), ..CALM });
-        }
-        assert!(window.is_starting());
-        assert_eq!(window.limit(&rtt, CALM), limits::INITIAL_WINDOW_BYTES);
+        let window = |hint, reliable| Window::new(hint, reliable, &rtt).limit(&rtt, CALM);
+        assert_eq!(window(None, true), 2 * limits::INITIAL_WINDOW_BYTES);
+        assert_eq!(window(Some(1000), true), limits::INITIAL_WINDOW_BYTES, "its rate is known");
+    }
+
+    #[test]
+    fn a_search_tells_what_it_may_find() {
+        let rtt = rtt_ms(100);
+        let window = Window::new(None, false, &rtt);
+        assert_eq!(window.rate_soon(&rtt), 2 * 10 * limits::INITIAL_WINDOW_BYTES);
+        assert_eq!(Window { phase: Phase::Steady }.rate_soon(&rtt), 0);
     }
 
     #[test]
     fn a_link_that_is_never_filled_is_bounded_by_its_rate() {
         let rtt = rtt_ms(10);
-        let mut window = Window::new(None, &rtt);
         let slow = Conditions { rate: Some(11_500), ..CALM };
+        let mut window = Window::new(None, false, &rtt);
+        assert!(window.is_filled_by(2400, &rtt, slow), "as full as a link with this rate can be");
+        assert!(!window.is_filled_by(2400, &rtt, CALM), "nothing is known");
+        let mut growth = Growth::default();
         for _ in 0..4 {
-            let sample = RateSample { round_started: true, app_limited: true };
-            window.on_ack(1200, 1200, sample, &rtt, slow);
+            growth.on_round(11_500, true);
+            window.on_ack(1200, 1200, &growth);
         }
         assert!(!window.is_starting());
         assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
-        let window = Window::new(None, &rtt);
+        let window = Window::new(None, false, &rtt);
         let unknown = Conditions { on_probation: true, ..CALM };
         assert_eq!(window.limit(&rtt, unknown), 2400);
         assert_eq!(window.packet_bytes(unknown), 1200);
@@ -208,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_serial_line_gets_packets_of_at_most_30_ms() {
-        let window = Window::new(Some(11_520), &rtt_ms(50));
+        let window = Window::new(Some(11_520), false, &rtt_ms(50));
         let size = window.packet_bytes(Conditions { rate: Some(11_520), reliable: false, ..CALM });
         assert_eq!(size, 345);
         let fast = window.packet_bytes(Conditions { rate: Some(1 << 30), ..CALM });
