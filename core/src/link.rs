@@ -310,7 +310,8 @@ impl Link {
         let age = self.sent.oldest_at().map_or(Duration::ZERO, |at| now - at);
         let explained = self.rtt.smoothed() + self.rtt.variation4() + self.info.peer_ack_delay;
         let cap = self.pace.cap().unwrap_or(u64::MAX);
-        let rate = self.rate_or_guess(bond).min(cap);
+        let measured = self.rate.bytes_per_second().map(|rate| self.window.rate_expected(rate, &self.rtt));
+        let rate = measured.unwrap_or_else(|| self.rate_or_guess(bond)).min(cap);
         Candidate {
             id: self.id,
             half_rtt: self.rtt.base() / 2,

@@ -8,6 +8,9 @@ const VARIATION_MIN: Duration = Duration::from_millis(1);
 /// Age of the base round trip after which it must be seen again.
 const BASE_MAX_AGE: Duration = Duration::from_secs(10);
 
+/// Part of the base round trip that bytes in flight may add to it and be taken for few.
+pub(super) const UNQUEUED_SHARE: u32 = 8;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Rtt {
     smoothed: Option<Duration>,
@@ -100,6 +103,11 @@ impl Rtt {
     /// Round trip without queues: the windowed minimum.
     pub(crate) fn base(&self) -> Duration {
         self.base.unwrap_or(limits::INITIAL_RTT)
+    }
+
+    /// What is in flight takes an eighth of the base round trip at the most: the link could carry eight times as much.
+    pub(crate) fn is_unqueued(&self) -> bool {
+        self.smoothed.zip(self.base).is_some_and(|(smoothed, base)| smoothed <= base + base / UNQUEUED_SHARE)
     }
 
     /// `max(4·RTTVAR, 1 ms)`, or half the initial assumption times four before the first sample.

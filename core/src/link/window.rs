@@ -3,7 +3,7 @@
 //! Judged by acknowledgements of the peer's engine alone: sockets, USB queues and ttys hide buffers.
 
 use super::rate::{Growth, bytes_in, bytes_per_second};
-use super::rtt::Rtt;
+use super::rtt::{Rtt, UNQUEUED_SHARE};
 use crate::limits;
 use crate::time::Duration;
 
@@ -91,6 +91,19 @@ impl Window {
         let limit = if c.on_probation { limit.min(PROBATION_PACKETS * PACKET_SMALL_BYTES) } else { limit };
         let limit = if rtt.is_refreshing() { limit / 2 } else { limit };
         limit.max(2 * packet.min(PACKET_SMALL_BYTES))
+    }
+
+    /// The rate of a link that was found to carry `rate`. While it searches that is only what was tried: if the round trip
+    /// did not lengthen, several times as much would have come through. Else a link that began with a few packets on
+    /// a long way would be taken for a slow one, be given little for that reason, and so stay one.
+    pub(crate) fn rate_expected(&self, rate: u64, rtt: &Rtt) -> u64 {
+        match self.phase {
+            Phase::Startup { window } if rtt.is_unqueued() => {
+                let tried_next = bytes_per_second(window, rtt.base());
+                rate.saturating_mul(UNQUEUED_SHARE.into()).min(tried_next).max(rate)
+            }
+            _ => rate,
+        }
     }
 
     /// The rate, in bytes per second, that the link may have found two round trips from now: 0 if it does not search.
@@ -183,6 +196,20 @@ mod tests {
         let window = |hint, reliable| Window::new(hint, reliable, &rtt).limit(&rtt, CALM);
         assert_eq!(window(None, true), 2 * limits::INITIAL_WINDOW_BYTES);
         assert_eq!(window(Some(1000), true), limits::INITIAL_WINDOW_BYTES, "its rate is known");
+    }
+
+    #[test]
+    fn a_round_trip_that_does_not_lengthen_tells_of_more() {
+        let mut rtt = rtt_ms(200);
+        let mut window = Window::new(None, false, &rtt);
+        let tried = 2400 * 5;
+        assert_eq!(window.rate_expected(tried, &rtt), 5 * limits::INITIAL_WINDOW_BYTES, "what is tried next");
+        window.on_ack(limits::INITIAL_WINDOW_BYTES * 9, 0, &Growth::default());
+        assert_eq!(window.rate_expected(tried, &rtt), 8 * tried, "what the bytes in flight can tell of");
+        rtt.on_sample(Instant::ZERO, Duration::from_millis(600), Duration::ZERO);
+        assert_eq!(window.rate_expected(tried, &rtt), tried, "they queue");
+        let steady = Window { phase: Phase::Steady };
+        assert_eq!(steady.rate_expected(tried, &rtt_ms(200)), tried);
     }
 
     #[test]
