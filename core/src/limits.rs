@@ -82,6 +82,9 @@ pub const STREAM_COUNT_MAX: u64 = 1 << 61;
 pub const STREAM_LABEL_MAX_BYTES: usize = 200;
 /// Smallest receive window of a stream, in bytes; half of the receive buffer is kept for these.
 pub const STREAM_WINDOW_MIN_BYTES: u64 = 4096;
+/// Receive window of a stream that was found too small once, in bytes, as far as there is anything to lend: a stream of
+/// 4 Mbit/s goes on for 120 ms, in which a link that took its last window update with it is found out.
+pub const STREAM_WINDOW_GROWN_BYTES: u64 = 64 << 10;
 /// Receive buffer of a bond, in bytes: 2 Gbit/s at 100 ms, the default of [`crate::config::Config`].
 pub const RECEIVE_BUFFER_BYTES: u64 = 48 << 20;
 /// Most the send buffer of a bond grows to, in bytes; the default of [`crate::config::Config`].

@@ -6,7 +6,7 @@ use super::assembler::Assembler;
 use super::error::Violation;
 use super::flow::Budget;
 use crate::id::StreamId;
-use crate::limits::STREAM_WINDOW_MIN_BYTES;
+use crate::limits::{STREAM_WINDOW_GROWN_BYTES, STREAM_WINDOW_MIN_BYTES};
 use crate::wire::varint::VARINT_MAX;
 
 /// Advertised windows that are remembered, see [`RecvHalf::note_limit`].
@@ -227,7 +227,8 @@ impl RecvHalf {
         let read = self.assembler.read_offset();
         if self.window_was_full && read >= self.grow_at {
             self.window_was_full = false;
-            self.window_bytes = self.window_bytes.saturating_mul(2).max(wanted_bytes);
+            self.window_bytes =
+                self.window_bytes.saturating_mul(2).max(wanted_bytes).max(STREAM_WINDOW_GROWN_BYTES);
             self.grow_at = read.saturating_add(self.window_bytes);
         }
     }
