@@ -58,6 +58,8 @@ pub struct Connection {
     events: VecDeque<Event>,
     /// Rises whenever something changed that may give an idle link work.
     epoch: u64,
+    /// Bytes to be sent that came since.
+    unlooked_bytes: usize,
     /// When a link was last usable.
     usable_at: Instant,
     /// When interactive data last went out.
@@ -96,6 +98,7 @@ impl Connection {
             reason: None,
             events: VecDeque::new(),
             epoch: 0,
+            unlooked_bytes: 0,
             usable_at: now,
             interactive_at: None,
             last_timeout: now,

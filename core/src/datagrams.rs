@@ -68,6 +68,11 @@ impl Datagrams {
         self.send.has_work(link, takes_new_flows)
     }
 
+    /// Whether nothing waits to be sent.
+    pub fn is_all_sent(&self) -> bool {
+        self.send.is_all_sent()
+    }
+
     /// Bytes of the next datagram of a flow without a link, so that the best link for it can be chosen; 0 if there is
     /// none.
     pub fn next_bytes(&self) -> u64 {

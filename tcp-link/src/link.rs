@@ -63,7 +63,10 @@ impl PacketLink for TcpLink {
 
     fn split(self) -> (TcpReader, TcpWriter) {
         let (reader, writer) = self.stream.into_split();
-        (TcpReader { stream: reader, deframer: Deframer::new() }, TcpWriter { startup: Startup::of(writer.as_ref()), stream: writer })
+        (
+            TcpReader { stream: reader, deframer: Deframer::new() },
+            TcpWriter { startup: Startup::of(writer.as_ref()), stream: writer },
+        )
     }
 }
 

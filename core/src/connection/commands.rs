@@ -30,8 +30,9 @@ impl Connection {
     /// # Errors
     /// [`WriteError::Blocked`] if the buffer is full: wait for the stream to become writable. See [`WriteError`].
     pub fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, WriteError> {
-        self.epoch += 1;
-        self.streams.write(id, data)
+        let taken = self.streams.write(id, data);
+        self.on_more_to_send(taken.as_ref().map_or(0, |&taken| taken));
+        taken
     }
 
     /// Like [`Self::write`], without copying: what was taken is split off the front of `data`.
@@ -39,8 +40,9 @@ impl Connection {
     /// # Errors
     /// As [`Self::write`].
     pub fn write_chunk(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
-        self.epoch += 1;
-        self.streams.write_chunk(id, data)
+        let taken = self.streams.write_chunk(id, data);
+        self.on_more_to_send(taken.as_ref().map_or(0, |&taken| taken));
+        taken
     }
 
     /// The next bytes of a stream, at most `max_bytes`; `None` at its end.
@@ -93,7 +95,7 @@ impl Connection {
     /// # Errors
     /// See [`SendDatagramError`].
     pub fn send_datagram(&mut self, now: Instant, flow: u64, data: Bytes) -> Result<(), SendDatagramError> {
-        self.epoch += 1;
+        self.on_more_to_send(data.len());
         self.datagrams.send(now, flow, data)
     }
 

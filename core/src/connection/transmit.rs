@@ -18,6 +18,8 @@ use crate::wire::packet::Packet;
 
 /// Time after the last interactive data during which links keep their queues short.
 const INTERACTIVE_TIME: Duration = Duration::from_secs(2);
+/// Bytes written since all links were looked at after which they are again: what fits a small packet.
+const UNLOOKED_MAX_BYTES: usize = 1200;
 /// A stream frame with less room than this is not worth its header.
 const STREAM_ROOM_MIN: usize = 32;
 
@@ -63,6 +65,10 @@ struct Plan {
 }
 
 impl Plan {
+    fn has_data(&self) -> bool {
+        self.datagrams || self.interactive || self.redundant || self.bulk.is_some()
+    }
+
     fn is_nothing(&self) -> bool {
         let Self {
             ack,
@@ -92,6 +98,10 @@ impl Connection {
         if self.links[index].state() == LinkState::Closed {
             return self.build_farewell(now, index, packet);
         }
+        self.links[index].comes_for_data = false;
+        if core::mem::take(&mut self.unlooked_bytes) > 0 {
+            self.epoch += 1;
+        }
         let field = self.field(now);
         let plan = self.plan(now, &self.links[index], &field);
         if plan.is_nothing() || !self.build(now, index, &plan, &field, packet) {
@@ -111,22 +121,59 @@ impl Connection {
         if !self.links.iter().any(stale) {
             return None;
         }
-        let field = self.field(now);
+        let field = self.has_shared_work().then(|| self.field(now));
         for index in 0..self.links.len() {
             if !stale(&self.links[index]) {
                 continue;
             }
             let link = &self.links[index];
             let over = self.closing.is_over() || link.state() == LinkState::Closed;
-            let plan = if over { Plan::default() } else { self.plan(now, link, &field) };
+            let plan = match &field {
+                _ if over => Plan::default(),
+                Some(field) => self.plan(now, link, field),
+                None => self.plan_own(now, link),
+            };
             if over || !plan.is_nothing() {
-                self.links[index].idle_since_epoch = None;
-                return Some(self.links[index].id);
+                let link = &mut self.links[index];
+                link.idle_since_epoch = None;
+                link.comes_for_data = plan.has_data();
+                return Some(link.id);
             }
             self.links[index].idle_since_epoch = Some(epoch);
             self.note_think_again(now, &plan);
         }
         None
+    }
+
+    /// Whether anything waits that more than one link could carry.
+    fn has_shared_work(&self) -> bool {
+        let classes = [Class::Interactive, Class::Bulk, Class::Redundant];
+        !self.closing.is_open()
+            || classes.into_iter().any(|class| self.streams.has_work(class))
+            || self.streams.has_control()
+            || self.control.has_status()
+            || !self.datagrams.is_all_sent()
+            || self.late_link.is_some()
+            || self.links.iter().any(is_foreign_ack_due)
+    }
+
+    /// The plan for a link while there is no shared work: what it owes for itself.
+    fn plan_own(&self, now: Instant, link: &Link) -> Plan {
+        let is_in = link.state() != LinkState::Joining;
+        let plan =
+            Plan { ack: is_in && link.acks.is_due(), probe: is_in && link.wants_probe(), ..Plan::default() };
+        debug_assert_eq!(plan, self.plan(now, link, &self.field(now)), "there is shared work");
+        plan
+    }
+
+    /// `bytes` more wait to be sent. While a link is on its way to fetch such, that does not change which one it is, and
+    /// the links need not all be looked at for each small write.
+    pub(super) fn on_more_to_send(&mut self, bytes: usize) {
+        self.unlooked_bytes = self.unlooked_bytes.saturating_add(bytes);
+        if self.unlooked_bytes >= UNLOOKED_MAX_BYTES || !self.links.iter().any(|link| link.comes_for_data) {
+            self.unlooked_bytes = 0;
+            self.epoch += 1;
+        }
     }
 
     pub(super) fn bond_state(&self, now: Instant) -> BondState {

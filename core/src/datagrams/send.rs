@@ -190,6 +190,10 @@ impl SendQueue {
         self.ready.contains_key(&Some(link)) || takes_new_flows && self.ready.contains_key(&None)
     }
 
+    pub(super) fn is_all_sent(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     fn first_of(&self, link: Option<LinkId>) -> Option<(u64, u64)> {
         self.ready.get(&link)?.first().copied()
     }
