@@ -369,10 +369,7 @@ impl Inner {
             leads: &|interface, source, target| routes.lead(interface, source, target),
         };
         let mut wanted = plan(interfaces, &peer, &rules);
-        wanted.retain(|path| {
-            !state.given.get(path.given).is_none_or(|given| given.is_removed)
-                && !state.removed.iter().any(|removed| path.continues(removed, None))
-        });
+        wanted.retain(|path| !state.removed.iter().any(|removed| path.continues(removed, None)));
         state.running.retain_mut(|running| {
             let connected = running.connected();
             let place = wanted.iter().position(|path| path.continues(&running.path, connected.as_ref()));
@@ -397,11 +394,13 @@ impl Inner {
     }
 
     fn peer_interfaces(&self, state: &State, advertised: &[AdvertisedInterface]) -> Vec<PeerInterface> {
-        let host = |given: &Given| GivenHost {
+        let host = |(place, given): (usize, &Given)| GivenHost {
+            place,
             name: given.what.address.host.clone(),
             addresses: given.found.clone().unwrap_or_default(),
         };
-        peer_interfaces(&state.given.iter().map(host).collect::<Vec<_>>(), advertised)
+        let remaining = state.given.iter().enumerate().filter(|(_, given)| !given.is_removed);
+        peer_interfaces(&remaining.map(host).collect::<Vec<_>>(), advertised)
     }
 
     fn dial(&self, bond: &Bond, path: &Path, state: &Arc<PathState>) -> DialerHandle {

@@ -56,26 +56,29 @@ pub(super) struct PeerInterface {
 /// A host that was given, with the addresses that its name has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GivenHost {
+    /// Its place in the list.
+    pub(super) place: usize,
     pub(super) name: String,
     pub(super) addresses: Vec<SocketAddr>,
 }
 
 /// The peer's interfaces: those that it advertises, and given addresses that none of these has, such as the outside of an
-/// address translator.
+/// address translator. Nothing comes of nothing: without a given address there is none.
 pub(super) fn peer_interfaces(given: &[GivenHost], advertised: &[AdvertisedInterface]) -> Vec<PeerInterface> {
+    let Some(first) = given.first() else { return Vec::new() };
     let mut found: Vec<PeerInterface> = Vec::new();
     for interface in advertised {
         let holds = |host: &GivenHost| host.addresses.iter().any(|ip| interface.addresses.contains(ip));
-        let place = given.iter().position(holds);
+        let host = given.iter().find(|host| holds(host));
         found.push(PeerInterface {
             name: interface.name.clone(),
             addresses: interface.addresses.clone(),
-            given: place.unwrap_or(0),
-            is_given: place.is_some(),
+            given: host.unwrap_or(first).place,
+            is_given: host.is_some(),
         });
     }
     let mut others = Vec::new();
-    for (place, host) in given.iter().enumerate() {
+    for host in given {
         let is_known = |ip: &SocketAddr| {
             [&found, &others].into_iter().flatten().any(|known: &PeerInterface| known.addresses.contains(ip))
         };
@@ -84,7 +87,7 @@ pub(super) fn peer_interfaces(given: &[GivenHost], advertised: &[AdvertisedInter
             others.push(PeerInterface {
                 name: host.name.clone(),
                 addresses: host.addresses.clone(),
-                given: place,
+                given: host.place,
                 is_given: true,
             });
         }
@@ -377,7 +380,8 @@ mod tests {
 
     #[test]
     fn given_addresses_are_found_among_the_advertised() {
-        let given = |name: &str, addresses: &[&str]| GivenHost {
+        let given = |place, name: &str, addresses: &[&str]| GivenHost {
+            place,
             name: name.to_owned(),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
@@ -385,7 +389,7 @@ mod tests {
             name: name.to_owned(),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
-        let hosts = [given("nat.example", &["192.0.2.1:7700"]), given("10.0.1.2", &["10.0.1.2:7700"])];
+        let hosts = [given(0, "nat.example", &["192.0.2.1:7700"]), given(1, "10.0.1.2", &["10.0.1.2:7700"])];
         let names = |found: &[PeerInterface]| -> Vec<(String, usize, bool)> {
             found.iter().map(|found| (found.name.clone(), found.given, found.is_given)).collect()
         };
@@ -400,6 +404,10 @@ mod tests {
             names(&both),
             [("nat.example".into(), 0, true), ("eth1".into(), 1, true), ("eth0".into(), 0, false)]
         );
+        // Without the first, what nobody named comes from the second; without any there is nothing.
+        let second = peer_interfaces(&hosts[1..], &told);
+        assert_eq!(names(&second), [("eth1".into(), 1, true), ("eth0".into(), 1, false)]);
+        assert_eq!(peer_interfaces(&[], &told), []);
     }
 
     #[test]
