@@ -22,14 +22,14 @@ const PRIORITY: u8 = 0;
 /// Which interfaces and addresses of this host may be used.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct FilterOptions {
-    /// Network interfaces to use: names or patterns with commas between; !NAME leaves one out [default: all but those of
-    /// containers and virtual machines]
+    /// Network interfaces whose addresses are used (connect, speed) or told to peers (listen): names or patterns with
+    /// commas between; !NAME leaves one out [default: all but those of containers and virtual machines]
     #[arg(long, value_name = "LIST", help_heading = HEADING)]
     interfaces: Option<InterfaceFilter>,
-    /// Address families to use: 4, 6, any (whichever answers) or both (a link for each)
+    /// Address families, in the same way: 4, 6, any (whichever answers) or both (a link for each)
     #[arg(long, value_name = "FAMILY", help_heading = HEADING)]
     family: Option<Families>,
-    /// Networks whose addresses of this host are used: ADDRESS/BITS with commas between; !NETWORK leaves one out
+    /// Networks of this host's addresses, in the same way: ADDRESS/BITS with commas between; !NETWORK leaves one out
     #[arg(long, value_name = "LIST", help_heading = HEADING)]
     network: Option<NetworkFilter>,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bondwire::{Bond, DialerHandle, LinkPolicy};
 use tokio::io::AsyncRead;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::advertisement::{self, AdvertisedInterface, Intake, LearnError};
@@ -105,7 +106,8 @@ pub struct DiscoveredLink {
 /// // At the end that listens: tells its other addresses on that stream.
 /// let stream = accepted.accept_stream().await?;
 /// let listening = [Listening { address: "[::]:7700".parse()?, interface: None }];
-/// let telling = advertise(stream, &listening, &AddressFilter::default());
+/// let everywhere = AddressFilter::default();
+/// let telling = advertise(stream, &listening, &everywhere);
 /// # let _ = tokio::join!(learning, telling);
 /// # Ok(()) }
 /// ```
@@ -121,8 +123,10 @@ struct Inner {
     state: Mutex<State>,
     intake: Mutex<Intake>,
     advertised: watch::Sender<Vec<AdvertisedInterface>>,
-    /// A given address was added or removed.
+    /// A given address was removed, or its host was looked up.
     given_changed: Notify,
+    /// A given address was added.
+    given_added: Notify,
 }
 
 #[derive(Debug)]
@@ -185,6 +189,7 @@ impl Discovery {
             intake: Mutex::new(intake),
             advertised: watch::Sender::default(),
             given_changed: Notify::new(),
+            given_added: Notify::new(),
         });
         Ok(Self { task: tokio::spawn(follow(Arc::clone(&inner), interfaces)), inner })
     }
@@ -194,7 +199,7 @@ impl Discovery {
         self.inner.intake().permit(given.address.port);
         let mut state = self.inner.lock();
         state.given.push(given.into());
-        self.inner.given_changed.notify_one();
+        self.inner.given_added.notify_one();
         state.given.len() - 1
     }
 
@@ -306,19 +311,30 @@ impl Drop for Discovery {
 
 /// Makes links and ends them as interfaces and addresses come and go.
 async fn follow(inner: Arc<Inner>, mut interfaces: InterfaceWatch) {
-    let mut advertised = inner.advertised.subscribe();
-    loop {
-        inner.look_up().await;
-        let told = advertised.borrow_and_update().clone();
-        inner.arrange(&interfaces.now(), &told);
-        tokio::select! {
-            () = interfaces.changed() => {}
-            // The sender lives in `inner`.
-            _ = advertised.changed() => {}
-            () = inner.given_changed.notified() => {}
-            () = sleep(LOOKUP_INTERVAL), if !inner.has_link() => {}
+    let links = async {
+        let mut advertised = inner.advertised.subscribe();
+        loop {
+            let told = advertised.borrow_and_update().clone();
+            inner.arrange(&interfaces.now(), &told);
+            tokio::select! {
+                () = interfaces.changed() => {}
+                // The sender lives in `inner`.
+                _ = advertised.changed() => {}
+                () = inner.given_changed.notified() => {}
+            }
         }
-    }
+    };
+    // A name server that does not answer must not keep what else happens from being seen.
+    let hosts = async {
+        loop {
+            inner.look_up().await;
+            tokio::select! {
+                () = inner.given_added.notified() => {}
+                () = sleep(LOOKUP_INTERVAL) => {}
+            }
+        }
+    };
+    tokio::join!(links, hosts);
 }
 
 impl Inner {
@@ -334,25 +350,28 @@ impl Inner {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks up the given hosts. Addresses that were found once stay when a name server does not answer.
+    /// Looks up the given hosts: those without an address, and all while no link is up. Addresses that were found once
+    /// stay when a name server does not answer.
     async fn look_up(&self) {
         let given = self.lock().given.clone();
         let has_link = self.has_link();
+        let mut looking = JoinSet::new();
         for (place, Given { what, found, is_removed }) in given.into_iter().enumerate() {
             let is_known = found.is_ok_and(|addresses| !addresses.is_empty());
-            if is_removed || is_known && has_link {
-                continue;
+            if !is_removed && !(is_known && has_link) {
+                looking.spawn(async move { (place, look_up(&what.address).await) });
             }
-            let found = match timeout(LOOKUP_INTERVAL, dial::look_up(&what.address)).await {
-                Ok(Ok(mut addresses)) => {
-                    addresses.truncate(GIVEN_ADDRESSES_MAX);
-                    Ok(addresses)
-                }
-                _ if is_known => continue,
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("cannot look up host `{}`: no answer", what.address.host)),
-            };
-            self.lock().given[place].found = found;
+        }
+        while let Some(looked) = looking.join_next().await {
+            // A look-up neither panics nor is it aborted while somebody waits for it.
+            let Ok((place, found)) = looked else { continue };
+            let mut state = self.lock();
+            let known = &mut state.given[place].found;
+            let stays = found.is_err() && known.as_ref().is_ok_and(|addresses| !addresses.is_empty());
+            if !stays && *known != found {
+                *known = found;
+                self.given_changed.notify_one();
+            }
         }
     }
 
@@ -406,6 +425,17 @@ impl Inner {
     fn dial(&self, bond: &Bond, path: &Path, state: &Arc<PathState>) -> DialerHandle {
         let strict = !self.config.filter.is_default();
         bond.add_dialer(PathDialer::new(path, strict, Arc::clone(state)))
+    }
+}
+
+async fn look_up(address: &TcpAddress) -> Result<Vec<SocketAddr>, String> {
+    match timeout(LOOKUP_INTERVAL, dial::look_up(address)).await {
+        Ok(Ok(mut addresses)) => {
+            addresses.truncate(GIVEN_ADDRESSES_MAX);
+            Ok(addresses)
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("cannot look up host `{}`: no answer", address.host)),
     }
 }
 

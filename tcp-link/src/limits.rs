@@ -30,7 +30,7 @@ pub const SETTLE_TIME: Duration = Duration::from_millis(50);
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often they are looked at where it does, in case a message was lost.
 pub const SAFETY_POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// Time after which a host's name is looked up again while no link is up.
+/// Time for looking up a host's name, and time after which that is done again while no link is up.
 pub const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// Addresses of a given host that are used.
 pub const GIVEN_ADDRESSES_MAX: usize = 16;

@@ -31,3 +31,16 @@ impl Routes {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_looks_again_within_the_two_seconds_that_are_promised() {
+        let began = tokio::time::Instant::now();
+        let mut changes = Changes::open().unwrap();
+        assert_eq!(changes.wait().await, Wake::Time);
+        assert!(began.elapsed().as_secs() < 2);
+    }
+}
