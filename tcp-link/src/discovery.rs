@@ -358,7 +358,8 @@ impl Inner {
         let mut looking = JoinSet::new();
         for (place, Given { what, found, is_removed }) in given.into_iter().enumerate() {
             let is_known = found.is_ok_and(|addresses| !addresses.is_empty());
-            if !is_removed && !(is_known && has_link) {
+            let is_settled = is_removed || (is_known && has_link);
+            if !is_settled {
                 looking.spawn(async move { (place, look_up(&what.address).await) });
             }
         }
