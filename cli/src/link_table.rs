@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bondwire::{Bond, DialerHandle};
+use bondwire::{Bond, DialerHandle, LinkPolicy};
 use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
 
 use crate::discovery::{self, Excluded};
@@ -181,6 +182,25 @@ impl LinkTable {
         if let Some(discovery) = &self.lock().discovery {
             discovery.remove_path(&found.path);
         }
+    }
+
+    /// Changes what links will be used for that are yet to be found from the LINKs that `is_named` names.
+    pub(crate) fn change_yet_to_find<E>(
+        &self,
+        is_named: impl Fn(&str) -> bool,
+        change: impl Fn(LinkPolicy) -> Result<LinkPolicy, E>,
+        keep_alive: Option<Option<Duration>>,
+    ) -> Result<(), E> {
+        let table = self.lock();
+        let Some(discovery) = &table.discovery else { return Ok(()) };
+        for row in table.rows.iter().filter(|row| is_named(&row.spec.to_string())) {
+            if let Dialled::OverPaths(place) = row.dialled
+                && let Some((policy, before)) = discovery.wishes(place)
+            {
+                discovery.set_wishes(place, change(policy)?, keep_alive.unwrap_or(before));
+            }
+        }
+        Ok(())
     }
 
     /// The links that are dialled.

@@ -194,19 +194,23 @@ impl DialledBond {
         close(&self.bond, close_code::DONE, "").await;
     }
 
-    /// Whether every link got as far as the peer, and was refused. One refusal is enough of those that were found from
-    /// one LINK.
+    /// Whether every link got as far as the peer, and was refused. Of those that were found from one LINK all were tried,
+    /// and one was refused: the others need not lead to the peer.
     fn is_refused(&self) -> bool {
         let dialled = self.links.dialled();
-        let is_refused = |link: &DialledLink| match link.dialer.state().fault {
-            Some(DialError::AddLink(error)) => error.is_refusal(),
-            _ => false,
-        };
         let from = |link: &DialledLink| link.found.as_ref().map(|found| found.from.clone());
-        let refused: Vec<_> = dialled.iter().filter(|link| is_refused(link)).map(from).collect();
-        let is_covered =
-            |link: &DialledLink| is_refused(link) || (link.found.is_some() && refused.contains(&from(link)));
-        !dialled.is_empty() && dialled.iter().all(is_covered) && self.links.faults().is_empty()
+        let mut refused = Vec::new();
+        let mut failed = Vec::new();
+        for link in &dialled {
+            match link.dialer.state().fault {
+                Some(DialError::AddLink(error)) if error.is_refusal() => refused.push(from(link)),
+                Some(_) if link.found.is_some() => failed.push(from(link)),
+                _ => return false,
+            }
+        }
+        !refused.is_empty()
+            && failed.iter().all(|from| refused.contains(from))
+            && self.links.faults().is_empty()
     }
 
     fn faults(&self) -> String {

@@ -321,6 +321,21 @@ mod tests {
         assert_eq!(decode(&encode(&[])[2..]).unwrap(), []);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_bring_more_than_the_bounds(body in proptest::collection::vec(0..24u8, 0..400)) {
+            if let Ok(interfaces) = decode(&body) {
+                assert!(interfaces.len() <= ADVERTISED_INTERFACES_MAX);
+                for interface in &interfaces {
+                    assert!(interface.addresses.len() <= ADVERTISED_ADDRESSES_MAX);
+                    assert!(interface.name.chars().all(|c| c.is_ascii_graphic()));
+                }
+                let again = encode(&interfaces);
+                assert_eq!(decode(&again[2..]).unwrap(), interfaces);
+            }
+        }
+    }
+
     #[test]
     fn the_longest_advertisement_fits() {
         let addresses: Vec<_> = (0..ADVERTISED_ADDRESSES_MAX).map(|n| format!("[2001:db8::{n}]:1")).collect();

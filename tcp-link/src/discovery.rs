@@ -203,6 +203,18 @@ impl Discovery {
         state.given.len() - 1
     }
 
+    /// Policy and keep-alive interval of links that will come of a given address.
+    pub fn wishes(&self, place: usize) -> Option<(LinkPolicy, Option<Duration>)> {
+        self.inner.lock().given.get(place).map(|given| (given.what.policy, given.what.keep_alive))
+    }
+
+    /// Sets these. Links that are there already keep what their dialers were set to.
+    pub fn set_wishes(&self, place: usize, policy: LinkPolicy, keep_alive: Option<Duration>) {
+        if let Some(given) = self.inner.lock().given.get_mut(place) {
+            (given.what.policy, given.what.keep_alive) = (policy, keep_alive);
+        }
+    }
+
     /// Ends all links that come of a given address, and makes none any more. Its place is not given to another.
     pub fn remove(&self, place: usize) {
         let mut state = self.inner.lock();

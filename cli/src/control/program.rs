@@ -188,7 +188,9 @@ impl Program {
 impl RunningBond {
     fn status(&self, number: u64, before: &[LinkSnapshot], elapsed: Duration) -> BondStatus {
         let dialled = self.dialled();
-        let links = status::links(&self.bond, before, elapsed, &dialled);
+        let mut links = status::links(&self.bond, before, elapsed, &dialled);
+        let faults = self.dialling.iter().flat_map(|dialling| dialling.links.faults());
+        links.extend(faults.map(|(link, why)| status::not_found(&link, why)));
         let streams = self.bond.stream_stats();
         BondStatus {
             number,
@@ -237,6 +239,10 @@ impl RunningBond {
     fn change_links(&self, change: &LinkChange) -> Result<Value, CommandError> {
         let keep_alive = change.keep_alive()?;
         let matching = self.matching(&change.link)?;
+        if let Some(dialling) = &self.dialling {
+            let is_named = |link: &str| change.link == ALL || change.link == link;
+            dialling.links.change_yet_to_find(is_named, |policy| change.apply(policy), keep_alive)?;
+        }
         for target in &matching {
             match &target.dialer {
                 Some(DialledLink { dialer, .. }) => {

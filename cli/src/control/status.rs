@@ -177,6 +177,20 @@ fn missing(DialledLink { spec, dialer, found, .. }: &DialledLink) -> LinkStatus 
     }
 }
 
+/// A LINK from which no link was found.
+pub(crate) fn not_found(link: &str, why: String) -> LinkStatus {
+    let (kind, address) = link.split_once(':').unwrap_or((link, ""));
+    LinkStatus {
+        link: format!("{kind} {address}"),
+        dialled: Some(link.to_owned()),
+        kind: kind.to_owned(),
+        state: "missing".to_owned(),
+        why: Some(why),
+        policy: Policy::Active.to_string(),
+        ..LinkStatus::default()
+    }
+}
+
 pub(crate) fn rate(bytes: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { rounded(bytes as f64 / elapsed.as_secs_f64() / 1e6) }
 }

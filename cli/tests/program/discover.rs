@@ -201,6 +201,13 @@ fn what_is_removed_stays_away_and_what_is_set_holds() {
     hosts.wait_for_links(&links(&["a0", "a1", "a2"], &BOTH[..1]));
     plug_in(&world.far, "b1", "10.12.0");
     hosts.wait_for_links(&rest);
+    // What is set of the LINK holds for links that come later, too.
+    hosts.client.run(&["link", "set", "tcp:10.11.0.1", "--tier", "3"]).assert_code(0);
+    world.far.ip("addr del 10.12.0.1/24 dev b1").unwrap();
+    hosts.wait_for_links(&links(&["a0", "a1", "a2"], &BOTH[..1]));
+    plug_in(&world.far, "b1", "10.12.0");
+    hosts.wait_for_links(&rest);
+    assert!(hosts.links().iter().filter(|link| link["state"] == "active").all(|link| link["tier"] == 3));
     hosts.client.run(&["link", "pause", "tcp 10.12.0.1:7700,iface=a0"]).assert_code(0);
     let paused = |link: &Value| link["policy"] == "paused";
     let names: Vec<_> = hosts.links().into_iter().filter(paused).map(|link| link["link"].clone()).collect();
@@ -256,6 +263,38 @@ fn more_links_over_each_path_and_fewer_interfaces_where_asked() {
     let mut wanted = links(&["a1"], &BOTH);
     wanted.extend(links(&["a1"], &BOTH).iter().map(|name| format!("{name} #2")));
     hosts.wait_for_links(&wanted);
+}
+
+#[test]
+fn a_refusal_ends_the_search_and_a_lost_interface_is_named() {
+    if !able(&["ip"], true) {
+        return;
+    }
+    let world = World::new();
+    let (server, client) = (User::new(), User::new());
+    let listening = World::start(&world.far, &server, &["listen", "tcp:*", "--allow", &server.public_key()]);
+    listening.wait_for("listening on tcp ");
+    let connect = |key: &str| {
+        let arguments = ["connect", "tcp:10.11.0.1", "--peer", key, "--discover", "--control", "near"];
+        World::start(&world.near, &client, &arguments)
+    };
+    let line = connect(&server.public_key()).wait().assert_code(5).error_line().to_owned();
+    assert!(line.contains("tcp:10.11.0.1:7700,iface=a0: "), "{line}");
+    drop(listening);
+
+    let arguments = ["listen", "tcp:*", "--allow", &client.public_key()];
+    let listening = World::start(&world.far, &server, &arguments);
+    listening.wait_for("listening on tcp ");
+    let connecting = connect(&server.public_key());
+    connecting.wait_for("connected to ");
+    for interface in ["a0", "a1", "a2"] {
+        world.near.ip(&format!("link set {interface} down")).unwrap();
+    }
+    let began = Instant::now();
+    let why = "tcp 10.11.0.1: missing; no network interface has a route there";
+    while !client.run(&["status", "near"]).assert_code(0).stdout.contains(why) {
+        assert!(began.elapsed() < PATIENCE);
+    }
 }
 
 #[test]
