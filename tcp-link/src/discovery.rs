@@ -406,7 +406,7 @@ impl Inner {
             let connected = running.connected();
             let place = wanted.iter().position(|path| path.continues(&running.path, connected.as_ref()));
             let Some(place) = place else {
-                tracing::debug!(target: "bondwire", "{}: its path is gone", running.dialer.name());
+                tracing::info!(target: "bondwire", "{}: its interface, address or route is gone", running.dialer.name());
                 running.dialer.stop();
                 return false;
             };
