@@ -80,6 +80,12 @@ impl Access {
         Permissions::of(key.and_then(|key| peers.with_key(key)), &self.defaults)
     }
 
+    /// The acceptors by which the host with this key may come in, unless it may use all.
+    pub(crate) fn acceptors(&self, key: Option<&PublicKey>) -> Option<Vec<u32>> {
+        let peers = self.peers.borrow();
+        self.limits_of(peers.with_key(key?)?).acceptors
+    }
+
     /// Waits until the host with this key, which is in or about to be written down, may come in no longer.
     pub(crate) async fn removed(&self, key: &PublicKey) {
         let mut peers = self.peers();

@@ -3,18 +3,23 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// LINKs that lead to `bound` from elsewhere: its own address, or one of each family of each network interface if it
-/// stands for all of them, and of `iface` only if that is given. Loopback addresses only if there is nothing else.
-pub(crate) fn links_to(bound: SocketAddr, iface: Option<&str>) -> Vec<String> {
+use bondwire_tcp::{AddressFilter, Listening, interfaces};
+
+/// LINKs that lead from elsewhere to where this host listens: its own address, or one of each family of each network
+/// interface that `filter` allows if it stands for all of them. Loopback addresses only if there is nothing else.
+pub(crate) fn links_to(listening: &Listening, filter: &AddressFilter) -> Vec<String> {
+    let bound = listening.address;
     if !bound.ip().is_unspecified() {
         return vec![link(bound)];
     }
     // Without a list of interfaces only this host itself is known.
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let up = interfaces.iter().filter(|interface| interface.is_oper_up() || interface.is_loopback());
-    let wanted = up.filter(|interface| iface.is_none_or(|name| name == interface.name));
-    let addresses = wanted.map(|interface| (interface.name.as_str(), interface.ip()));
-    choose(bound, addresses).into_iter().map(link).collect()
+    let interfaces = interfaces::list().unwrap_or_default();
+    let only = listening.interface.as_ref();
+    let addresses =
+        interfaces.iter().filter(|interface| only.is_none_or(|name| *name == interface.name)).flat_map(
+            |interface| interface.addresses.iter().map(|address| (interface.name.as_str(), address.ip)),
+        );
+    choose(bound, addresses.filter(|(name, ip)| filter.allows(name, *ip))).into_iter().map(link).collect()
 }
 
 fn choose<'a>(bound: SocketAddr, addresses: impl Iterator<Item = (&'a str, IpAddr)>) -> Vec<SocketAddr> {
@@ -67,8 +72,15 @@ mod tests {
         );
         assert_eq!(chosen("0.0.0.0:1", &HOST), ["tcp:10.0.0.5:1", "tcp:192.168.1.5:1"]);
         assert_eq!(chosen("0.0.0.0:1", &HOST[..2]), ["tcp:127.0.0.1:1"]);
-        assert_eq!(links_to("10.0.0.5:9".parse().unwrap(), None), ["tcp:10.0.0.5:9"]);
-        assert!(!links_to("[::]:9".parse().unwrap(), None).is_empty());
-        assert!(links_to("0.0.0.0:9".parse().unwrap(), Some("no such")).is_empty());
+        let to = |address: &str, interface: Option<&str>, filter: &AddressFilter| {
+            let interface = interface.map(str::to_owned);
+            links_to(&Listening { address: address.parse().unwrap(), interface }, filter)
+        };
+        let all = AddressFilter::default();
+        assert_eq!(to("10.0.0.5:9", None, &all), ["tcp:10.0.0.5:9"]);
+        assert!(!to("[::]:9", None, &all).is_empty());
+        assert!(to("0.0.0.0:9", Some("no such"), &all).is_empty());
+        let none = AddressFilter { interfaces: "nosuch0".parse().unwrap(), ..all };
+        assert!(to("[::]:9", None, &none).is_empty());
     }
 }

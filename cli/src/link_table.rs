@@ -1,9 +1,13 @@
 //! The links that this end dials: those of the command line and those added since, over one bond after the other.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bondwire::{Bond, DialerHandle};
+use bondwire::{Bond, DialerHandle, LinkPolicy};
+use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
 
+use crate::discovery::{self, Excluded};
 use crate::link_spec::LinkSpec;
 use crate::medium::Media;
 
@@ -13,6 +17,8 @@ const LINKS_MAX: usize = bondwire::limits::LINKS_MAX;
 /// The links of one peer.
 pub(crate) struct LinkTable {
     media: Media,
+    /// What is found by itself, if anything is.
+    config: Option<DiscoveryConfig>,
     table: Mutex<Table>,
 }
 
@@ -20,12 +26,23 @@ pub(crate) struct LinkTable {
 struct Table {
     bond: Option<Bond>,
     rows: Vec<Row>,
+    discovery: Option<Arc<Discovery>>,
 }
 
 struct Row {
     spec: LinkSpec,
-    dialer: Option<DialerHandle>,
+    dialled: Dialled,
     note: Option<String>,
+}
+
+/// How a LINK is dialled.
+enum Dialled {
+    /// Not yet.
+    No,
+    /// As it stands.
+    AsItStands(DialerHandle),
+    /// Over all paths that are found from it; it has this place in the discovery.
+    OverPaths(usize),
 }
 
 /// A link that is dialled.
@@ -33,8 +50,18 @@ pub(crate) struct DialledLink {
     /// Its LINK.
     pub(crate) spec: String,
     pub(crate) dialer: DialerHandle,
+    /// Of a link that was found: how.
+    pub(crate) found: Option<Found>,
     /// Why this program keeps it from carrying data.
     pub(crate) note: Option<String>,
+}
+
+/// A link that nobody has named.
+#[derive(Clone)]
+pub(crate) struct Found {
+    /// The LINK that it comes from.
+    pub(crate) from: String,
+    path: Path,
 }
 
 /// Why a link is not dialled.
@@ -44,31 +71,74 @@ pub(crate) enum AddError {
     Known(String),
     #[error("{LINKS_MAX} links are dialled already, and a bond takes no more")]
     TooMany,
+    #[error(transparent)]
+    Excluded(#[from] Excluded),
+    #[error("the network interfaces of this host cannot be listed: {0}")]
+    Interfaces(io::Error),
     #[error("stdio: cannot be added: standard input and output belong to this command from its start")]
     Stdio,
 }
 
 impl LinkTable {
-    pub(crate) fn new(media: Media, specs: Vec<LinkSpec>) -> Self {
-        let rows = specs.into_iter().map(|spec| Row { spec, dialer: None, note: None }).collect();
-        Self { media, table: Mutex::new(Table { bond: None, rows }) }
+    /// The links `specs`, and those that are found from them as `config` says.
+    pub(crate) fn new(
+        media: Media,
+        specs: Vec<LinkSpec>,
+        config: Option<DiscoveryConfig>,
+    ) -> Result<Self, Excluded> {
+        let rows = specs.into_iter().map(|spec| Row { spec, dialled: Dialled::No, note: None }).collect();
+        let table = Self { media, config, table: Mutex::new(Table { rows, ..Table::default() }) };
+        table.lock().rows.iter().try_for_each(|row| table.check(&row.spec))?;
+        Ok(table)
+    }
+
+    /// Whether the filters let a link be.
+    fn check(&self, spec: &LinkSpec) -> Result<(), Excluded> {
+        match &self.config {
+            Some(config) if discovery::given(spec, config).is_none() => discovery::check(spec, config),
+            _ => Ok(()),
+        }
     }
 
     /// Dials all links for `bond`, each for what it was last set to.
-    pub(crate) fn dial(&self, bond: &Bond) {
+    pub(crate) fn dial(&self, bond: &Bond) -> io::Result<()> {
         let mut table = self.lock();
-        for row in &mut table.rows {
-            let dialer = self.media.dial(&row.spec.medium, bond);
-            match &row.dialer {
-                Some(before) => {
-                    dialer.set_policy(before.policy());
-                    dialer.set_keep_alive(before.keep_alive());
-                }
-                None => row.spec.options.apply(&dialer),
-            }
-            row.dialer = Some(dialer);
+        let Table { rows, discovery, .. } = &mut *table;
+        if let Some(discovery) = discovery {
+            discovery.set_bond(bond);
+        }
+        for row in rows {
+            self.dial_row(row, bond, discovery)?;
         }
         table.bond = Some(bond.clone());
+        Ok(())
+    }
+
+    fn dial_row(&self, row: &mut Row, bond: &Bond, discovery: &mut Option<Arc<Discovery>>) -> io::Result<()> {
+        let given =
+            self.config.as_ref().and_then(|config| Some((discovery::given(&row.spec, config)?, config)));
+        if let Some((given, config)) = given {
+            let place = match (&row.dialled, &discovery) {
+                (Dialled::OverPaths(place), _) => *place,
+                (_, Some(discovery)) => discovery.add(given),
+                (_, None) => {
+                    *discovery = Some(Arc::new(Discovery::start(bond, vec![given], config.clone())?));
+                    0
+                }
+            };
+            row.dialled = Dialled::OverPaths(place);
+            return Ok(());
+        }
+        let dialer = self.media.dial(&row.spec.medium, bond);
+        match &row.dialled {
+            Dialled::AsItStands(before) => {
+                dialer.set_policy(before.policy());
+                dialer.set_keep_alive(before.keep_alive());
+            }
+            _ => row.spec.options.apply(&dialer),
+        }
+        row.dialled = Dialled::AsItStands(dialer);
+        Ok(())
     }
 
     /// Dials one more link.
@@ -83,29 +153,89 @@ impl LinkTable {
         if table.rows.len() >= LINKS_MAX {
             return Err(AddError::TooMany);
         }
-        let dialer = table.bond.as_ref().map(|bond| self.media.dial(&spec.medium, bond));
-        dialer.iter().for_each(|dialer| spec.options.apply(dialer));
-        table.rows.push(Row { spec, dialer, note: None });
+        self.check(&spec)?;
+        let mut row = Row { spec, dialled: Dialled::No, note: None };
+        let Table { bond, rows, discovery } = &mut *table;
+        if let Some(bond) = bond {
+            self.dial_row(&mut row, bond, discovery).map_err(AddError::Interfaces)?;
+        }
+        rows.push(row);
         Ok(())
     }
 
-    /// Dials the link no more, and takes it out of the bond. `spec` is its LINK.
+    /// Dials the link no more, and takes it out of the bond. `spec` is its LINK; with one from which links are found these
+    /// go, too.
     pub(crate) fn remove(&self, spec: &str) {
         let mut table = self.lock();
-        let removed = table.rows.extract_if(.., |row| row.spec.to_string() == spec);
-        removed.filter_map(|row| row.dialer).for_each(|dialer| dialer.stop());
+        let Table { rows, discovery, .. } = &mut *table;
+        for row in rows.extract_if(.., |row| row.spec.to_string() == spec) {
+            match (row.dialled, &discovery) {
+                (Dialled::AsItStands(dialer), _) => dialer.stop(),
+                (Dialled::OverPaths(place), Some(discovery)) => discovery.remove(place),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends a link that was found, and makes none over its path any more.
+    pub(crate) fn remove_found(&self, found: &Found) {
+        if let Some(discovery) = &self.lock().discovery {
+            discovery.remove_path(&found.path);
+        }
+    }
+
+    /// Changes what links will be used for that are yet to be found from the LINKs that `is_named` names.
+    pub(crate) fn change_yet_to_find<E>(
+        &self,
+        is_named: impl Fn(&str) -> bool,
+        change: impl Fn(LinkPolicy) -> Result<LinkPolicy, E>,
+        keep_alive: Option<Option<Duration>>,
+    ) -> Result<(), E> {
+        let table = self.lock();
+        let Some(discovery) = &table.discovery else { return Ok(()) };
+        for row in table.rows.iter().filter(|row| is_named(&row.spec.to_string())) {
+            if let Dialled::OverPaths(place) = row.dialled
+                && let Some((policy, before)) = discovery.wishes(place)
+            {
+                discovery.set_wishes(place, change(policy)?, keep_alive.unwrap_or(before));
+            }
+        }
+        Ok(())
     }
 
     /// The links that are dialled.
     pub(crate) fn dialled(&self) -> Vec<DialledLink> {
-        let dialled = |row: &Row| {
-            Some(DialledLink {
+        let table = self.lock();
+        let dialled = |row: &Row| match &row.dialled {
+            Dialled::AsItStands(dialer) => Some(DialledLink {
                 spec: row.spec.to_string(),
-                dialer: row.dialer.clone()?,
+                dialer: dialer.clone(),
+                found: None,
                 note: row.note.clone(),
-            })
+            }),
+            _ => None,
         };
-        self.lock().rows.iter().filter_map(dialled).collect()
+        let found = |link: DiscoveredLink| DialledLink {
+            spec: link.to_string().replacen(' ', ":", 1),
+            found: Some(Found { from: table.given(link.path.given), path: link.path }),
+            dialer: link.dialer,
+            note: None,
+        };
+        let as_they_stand = table.rows.iter().filter_map(dialled);
+        let discovered = table.discovery.iter().flat_map(|discovery| discovery.links()).map(found);
+        as_they_stand.chain(discovered).collect()
+    }
+
+    /// LINKs from which no link is found, and why.
+    pub(crate) fn faults(&self) -> Vec<(String, String)> {
+        let table = self.lock();
+        let faults = table.discovery.iter().flat_map(|discovery| discovery.faults());
+        faults.map(|(place, why)| (table.given(place), why)).collect()
+    }
+
+    /// What finds links by itself, if anything does.
+    pub(crate) fn discovery(&self) -> Option<Arc<Discovery>> {
+        self.lock().discovery.clone()
     }
 
     /// Says why a link is kept from carrying data, if it is.
@@ -125,5 +255,13 @@ impl LinkTable {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The LINK with that place in the discovery.
+    fn given(&self, place: usize) -> String {
+        let is_it = |row: &&Row| matches!(row.dialled, Dialled::OverPaths(at) if at == place);
+        self.rows.iter().find(is_it).map(|row| row.spec.to_string()).unwrap_or_default()
     }
 }

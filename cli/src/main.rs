@@ -6,6 +6,7 @@ mod addresses;
 mod commands;
 mod control;
 mod demo;
+mod discovery;
 mod events;
 mod failure;
 mod forward;

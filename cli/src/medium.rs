@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use bondwire::{Bond, DialerHandle, Listener};
-use bondwire_tcp::{TcpAcceptor, TcpAddress, TcpDialer};
+use bondwire_tcp::{Listening, TcpAcceptor, TcpAddress, TcpDialer};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -20,7 +20,6 @@ pub(crate) use child::{ChildIo, Fate};
 pub(crate) use command_line::{CommandLine, CommandLineError};
 pub(crate) use stdio::ClosingStdout;
 
-use crate::addresses;
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use exec::{ExecAcceptor, ExecDialer};
@@ -40,8 +39,8 @@ pub(crate) enum Medium {
 pub(crate) struct Accepting {
     /// Where, for people.
     pub(crate) name: String,
-    /// LINKs that lead here from other hosts.
-    pub(crate) links: Vec<String>,
+    /// Where, if it is TCP.
+    pub(crate) listening: Option<Listening>,
 }
 
 /// What the links of this program share: its one standard input and output, and its children.
@@ -84,14 +83,14 @@ impl Media {
         number: u32,
     ) -> io::Result<Accepting> {
         // The other end of a pipe knows its way by itself.
-        let pipe = |name| Ok(Accepting { name, links: Vec::new() });
+        let pipe = |name| Ok(Accepting { name, listening: None });
         match medium {
             Medium::Tcp(address) => {
                 let acceptor = TcpAcceptor::bind(address).await?;
                 let bound = acceptor.local_addr()?;
                 listener.add_acceptor_as(number, acceptor);
-                let links = addresses::links_to(bound, address.iface.as_deref());
-                Ok(Accepting { name: format!("tcp {bound}"), links })
+                let listening = Listening { address: bound, interface: address.iface.clone() };
+                Ok(Accepting { name: format!("tcp {bound}"), listening: Some(listening) })
             }
             Medium::Stdio => {
                 listener.add_acceptor_as(number, StdioAcceptor::new(self.stdio_ended.clone())?);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bondwire::{BondConfig, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
 
+use crate::discovery::DiscoveryOptions;
 use crate::failure::{Exit, Failure};
 use crate::keys;
 use crate::link_spec::LinkSpec;
@@ -120,12 +121,16 @@ pub(crate) struct PeerOptions {
     pub(crate) key: KeyOption,
     #[command(flatten)]
     pub(crate) cipher: CipherOptions,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryOptions,
 }
 
 /// Whom a command connects to, and over which links.
 pub(crate) struct Destination {
     pub(crate) links: Vec<LinkSpec>,
     pub(crate) peer: PeerProof,
+    /// Whether further links are found by themselves, unless an option says.
+    pub(crate) discovers: bool,
 }
 
 /// How the peer proves itself.
@@ -190,7 +195,10 @@ impl PeerOptions {
             _ => None,
         };
         match (names.next(), names.next(), proof) {
-            (None, _, Some(peer)) => Ok(Destination { links, peer }),
+            (None, _, Some(peer)) => {
+                let discovers = matches!(peer, PeerProof::Invitation(_));
+                Ok(Destination { links, peer, discovers })
+            }
             (None, _, None) => Err(usage(
                 "who the peer is, is required: --peer PUBKEY, or the name of a remembered peer in place of links; \
                  to get to know it: connect LINK --pair TOKEN",
@@ -214,6 +222,6 @@ impl PeerOptions {
                 "no link to {name} is remembered; name some: connect {name} tcp:HOST"
             )));
         }
-        Ok(Destination { links, peer: PeerProof::Key(peer.key) })
+        Ok(Destination { links, peer: PeerProof::Key(peer.key), discovers: true })
     }
 }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::access::Access;
+use crate::discovery::{ADDRESSES_LABEL, NOT_TOLD, Told};
 use crate::failure::one_line;
 use crate::forward::address::{Address, AddressRole};
 use crate::forward::carrier::Carrier;
@@ -107,6 +108,8 @@ pub(crate) struct Services {
     pub(crate) pairs: bool,
     /// Whether speed tests are answered.
     pub(crate) speed: bool,
+    /// What the peer is told of the addresses of this host.
+    pub(crate) told: Option<Arc<Told>>,
 }
 
 /// Serves the streams and datagrams of one bond until it ends.
@@ -141,6 +144,9 @@ impl Served {
         }
         if label == PAIR_LABEL {
             return self.pair(stream).await;
+        }
+        if label == ADDRESSES_LABEL {
+            return self.tell_addresses(stream).await;
         }
         if let Some(address) = label.strip_prefix(LISTEN_LABEL_PREFIX) {
             return match Address::from_label(address, AddressRole::Bind) {
@@ -187,6 +193,17 @@ impl Served {
     fn permissions(&self) -> Permissions {
         let Services { access, peer, .. } = &self.services;
         access.as_ref().map(|access| access.permissions(peer.as_ref())).unwrap_or_default()
+    }
+
+    /// The peer wants to know by which addresses it may come in.
+    async fn tell_addresses(&self, stream: BondStream) {
+        let Services { access, peer, told, .. } = &self.services;
+        let Some(told) = told else {
+            let (status, why) = NOT_TOLD;
+            return refuse_stream(stream, status, why).await;
+        };
+        let acceptors = access.as_ref().and_then(|access| access.acceptors(peer.as_ref()));
+        told.tell(acceptors.as_deref(), stream).await;
     }
 
     /// The peer tells its name and asks for this host's: writes the peer down.
@@ -287,6 +304,7 @@ mod tests {
             ("listen:unix:a.sock", Status::BadRequest),
             ("listen:speed", Status::UnknownService),
             (PAIR_LABEL, Status::NotPermitted),
+            (ADDRESSES_LABEL, Status::NotPermitted),
             (SPEED_LABEL, Status::UnknownService),
             ("", Status::UnknownService),
         ];

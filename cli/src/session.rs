@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
 use bondwire::{Bond, BondConfig, Identity, PublicKey};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::discovery;
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
@@ -38,7 +40,17 @@ pub(crate) struct Session {
 pub(crate) struct DialledBond {
     pub(crate) bond: Bond,
     links: Arc<LinkTable>,
+    _learning: Option<Learning>,
     first_link_timeout: Duration,
+}
+
+/// Learns the peer's addresses for as long as this lives.
+struct Learning(JoinHandle<()>);
+
+impl Drop for Learning {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Session {
@@ -51,14 +63,18 @@ impl Session {
     pub(crate) async fn over_ssh(options: &PeerOptions, target: &SshTarget) -> Result<Self, Failure> {
         let (listener, far) = FarListener::start(target, options.cipher.for_other_end()).await?;
         let peer = PeerProof::Invitation(far.invitation);
-        let session = Self::to(options, Destination { links: far.links, peer })?;
+        let session = Self::to(options, Destination { links: far.links, peer, discovers: true })?;
         *session.far() = Some(listener);
         Ok(session)
     }
 
     fn to(options: &PeerOptions, destination: Destination) -> Result<Self, Failure> {
-        let Destination { links, peer } = destination;
+        let Destination { links, peer, discovers } = destination;
         Media::check(&links)?;
+        let media = Media::default();
+        let found = options.discovery.config(discovers);
+        let links = LinkTable::new(media.clone(), links, found)
+            .map_err(|excluded| Failure::new(Exit::Usage, excluded))?;
         let config = options.cipher.bond_config()?;
         let identity = match peer {
             PeerProof::Invitation(_) => options.key.load_for_pairing()?,
@@ -68,12 +84,11 @@ impl Session {
                 options.key.load()?
             }
         };
-        let media = Media::default();
         Ok(Self {
             config,
             identity,
             peer: Mutex::new(peer),
-            links: Arc::new(LinkTable::new(media.clone(), links)),
+            links: Arc::new(links),
             media,
             far: Mutex::default(),
             first_link_timeout: Duration::from_secs(options.timeout),
@@ -117,9 +132,14 @@ impl Session {
             PeerProof::Nothing => Bond::connect_to_anyone(&self.identity, config),
         };
         let bond = bond.map_err(Failure::configuration)?;
-        self.links.dial(&bond);
+        self.links.dial(&bond).map_err(|error| {
+            Failure::configuration(format!("the network interfaces of this host cannot be listed: {error}"))
+        })?;
         let links = Arc::clone(&self.links);
-        Ok(DialledBond { bond, links, first_link_timeout: self.first_link_timeout })
+        let learning = links
+            .discovery()
+            .map(|discovery| Learning(tokio::spawn(discovery::learn(bond.clone(), discovery))));
+        Ok(DialledBond { bond, links, _learning: learning, first_link_timeout: self.first_link_timeout })
     }
 
     /// Waits until no link can ever come up again.
@@ -174,12 +194,23 @@ impl DialledBond {
         close(&self.bond, close_code::DONE, "").await;
     }
 
-    /// Whether every link got as far as the peer, and was refused.
+    /// Whether every link got as far as the peer, and was refused. Of those that were found from one LINK all were tried,
+    /// and one was refused: the others need not lead to the peer.
     fn is_refused(&self) -> bool {
-        self.links.dialled().iter().all(|link| match link.dialer.state().fault {
-            Some(DialError::AddLink(error)) => error.is_refusal(),
-            _ => false,
-        })
+        let dialled = self.links.dialled();
+        let from = |link: &DialledLink| link.found.as_ref().map(|found| found.from.clone());
+        let mut refused = Vec::new();
+        let mut failed = Vec::new();
+        for link in &dialled {
+            match link.dialer.state().fault {
+                Some(DialError::AddLink(error)) if error.is_refusal() => refused.push(from(link)),
+                Some(_) if link.found.is_some() => failed.push(from(link)),
+                _ => return false,
+            }
+        }
+        !refused.is_empty()
+            && failed.iter().all(|from| refused.contains(from))
+            && self.links.faults().is_empty()
     }
 
     fn faults(&self) -> String {
@@ -187,7 +218,8 @@ impl DialledBond {
             Some(fault) => format!("{link}: {}", words(&fault)),
             None => format!("{link}: no answer"),
         };
-        let faults: Vec<_> = self.links.dialled().iter().map(fault).collect();
+        let not_found = self.links.faults().into_iter().map(|(link, why)| format!("{link}: {why}"));
+        let faults: Vec<_> = self.links.dialled().iter().map(fault).chain(not_found).collect();
         format!("no link came up: {}", faults.join("; "))
     }
 }

@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -60,25 +61,45 @@ impl Dialer for TcpDialer {
 }
 
 async fn connect_any(address: &TcpAddress) -> io::Result<TcpStream> {
-    let found = lookup_host((address.host.as_str(), address.port))
-        .await
+    let found = look_up(address).await?;
+    let targets = in_turn(found.into_iter().filter(|target| fits(address.source, target)).collect());
+    let dial = |target| {
+        let address = address.clone();
+        async move { connect_one(&address, target).await }
+    };
+    first(targets, dial).await.unwrap_or_else(|| Err(no_address(address)))
+}
+
+/// The addresses of a host.
+pub(crate) async fn look_up(address: &TcpAddress) -> io::Result<Vec<SocketAddr>> {
+    let found = lookup_host((address.host.as_str(), address.port)).await;
+    let found = found
         .map_err(|e| io::Error::new(e.kind(), format!("cannot look up host `{}`: {e}", address.host)))?;
-    let mut waiting = in_turn(found.filter(|target| fits(address.source, target)).collect()).into_iter();
+    Ok(found.collect())
+}
+
+/// Dials `targets` one after the other, each with a head start, and answers the first that connects; `None` if there is
+/// none to dial. Cancel safe.
+pub(crate) async fn first<T, C, D>(targets: Vec<T>, dial: impl Fn(T) -> D) -> Option<io::Result<C>>
+where
+    C: Send + 'static,
+    D: Future<Output = io::Result<C>> + Send + 'static,
+{
+    let mut waiting = targets.into_iter();
     let mut under_way = JoinSet::new();
     let mut last_error = None;
     loop {
         if let Some(target) = waiting.next() {
-            let address = address.clone();
-            under_way.spawn(async move { connect_one(&address, target).await });
+            under_way.spawn(dial(target));
         }
         let more = waiting.len() > 0;
         tokio::select! {
             biased;
             done = under_way.join_next() => match done {
-                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Ok(connected))) => return Some(Ok(connected)),
                 Some(Ok(Err(e))) => last_error = Some(e),
                 Some(Err(e)) => last_error = Some(io::Error::other(e)),
-                None => return Err(last_error.unwrap_or_else(|| no_address(address))),
+                None => return last_error.map(Err),
             },
             () = sleep(ATTEMPT_DELAY), if more => {}
         }
@@ -113,7 +134,7 @@ fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     order
 }
 
-async fn connect_one(address: &TcpAddress, target: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect_one(address: &TcpAddress, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(iface) = &address.iface {
         options::use_interface(&socket, iface)?;

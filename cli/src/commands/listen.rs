@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bondwire::limits::PAIRING_TOKEN_VALID;
 use bondwire::{AllowedPeers, Bond, ListenConfig, Listener, PublicKey, TokenId};
+use bondwire_tcp::Listening;
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::access::{Access, Always};
 use crate::control::{Control, ControlOption};
+use crate::discovery::{FilterOptions, Told};
 use crate::failure::{Exit, Failure};
 use crate::forward::carrier::Carrier;
 use crate::forward::permits::{Permit, Permits};
@@ -22,7 +24,7 @@ use crate::pairing::{Invitation, looks_like_invitation};
 use crate::peers::{PeerName, Peers, PeersWatch};
 use crate::service::{self, Services, close_code};
 use crate::signals::Interrupt;
-use crate::{events, keys, output, session};
+use crate::{addresses, events, keys, output, session};
 
 /// How often the peers file is looked at.
 const PEERS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,6 +60,11 @@ pub(crate) struct Listen {
     until_eof: bool,
     #[command(flatten)]
     cipher: CipherOptions,
+    /// Tell peers no other addresses of this host
+    #[arg(long, help_heading = "Links that are found by themselves", conflicts_with_all = ["interfaces", "family", "network"])]
+    no_discover: bool,
+    #[command(flatten)]
+    filter: FilterOptions,
     #[command(flatten)]
     control: ControlOption,
 }
@@ -99,19 +106,24 @@ impl Listen {
         let access = Arc::new(Access::new(always, defaults, links, (watch, peers), pairing_name));
         // Before anybody can come in.
         access.apply(&listener, &Peers::default(), &access.peers().borrow());
-        let mut reachable = Vec::new();
+        let mut listening = Vec::new();
         for (number, link) in (0..).zip(&self.links) {
-            reachable.extend(accept(link, number, &listener, &media).await?);
+            listening.extend(accept(link, number, &listener, &media).await?.map(|at| (number, at)));
         }
+        let filter = self.filter.filter();
+        let reachable: Vec<_> =
+            listening.iter().flat_map(|(_, at)| addresses::links_to(at, &filter)).collect();
         let control = Arc::new(Control::open(&self.control, None, "listen").await?);
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let token = match &self.pair {
             Some(_) => Some(self.invite(&listener, identity.public_key(), &reachable)?),
             None => None,
         };
+        let told = (!self.no_discover).then(|| Arc::new(Told { listening, filter }));
         let end = watch::Sender::new(false);
         let bonds = JoinSet::new();
-        let serving = Serving { listener, access, token, media, links: self.links, end, control, bonds };
+        let serving =
+            Serving { listener, access, token, media, links: self.links, told, end, control, bonds };
         serving.run(&mut interrupt, self.until_eof).await
     }
 
@@ -160,6 +172,7 @@ struct Serving {
     token: Option<Pending>,
     media: Media,
     links: Vec<LinkSpec>,
+    told: Option<Arc<Told>>,
     /// Tells the bonds that this program ends.
     end: watch::Sender<bool>,
     control: Arc<Control>,
@@ -227,6 +240,7 @@ impl Serving {
             peer: bond.peer(),
             pairs: bond.paired_by().is_some(),
             speed: true,
+            told: self.told.clone(),
         }
     }
 }
@@ -247,22 +261,23 @@ async fn expired(token: Option<&Pending>) {
     }
 }
 
-/// Takes links for `listener` by its acceptor `number`, and answers the LINKs that lead here.
+/// Takes links for `listener` by its acceptor `number`, and answers where, if it is TCP.
 async fn accept(
     link: &LinkSpec,
     number: u32,
     listener: &Listener,
     media: &Media,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Option<Listening>, Failure> {
     if !link.options.is_default() {
         return Err(Failure::configuration(format!(
             "{link}: policy=, cap= and the like go with the end that connects"
         )));
     }
     let at_link = |error| Failure::configuration(format!("{link}: {error}"));
-    let Accepting { name, links } = media.accept(&link.medium, listener, number).await.map_err(at_link)?;
+    let Accepting { name, listening } =
+        media.accept(&link.medium, listener, number).await.map_err(at_link)?;
     tracing::info!("listening on {name}");
-    Ok(links)
+    Ok(listening)
 }
 
 /// Serves one bond until it ends, this program does, or its peer may come in no longer.

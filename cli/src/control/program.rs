@@ -188,7 +188,9 @@ impl Program {
 impl RunningBond {
     fn status(&self, number: u64, before: &[LinkSnapshot], elapsed: Duration) -> BondStatus {
         let dialled = self.dialled();
-        let links = status::links(&self.bond, before, elapsed, &dialled);
+        let mut links = status::links(&self.bond, before, elapsed, &dialled);
+        let faults = self.dialling.iter().flat_map(|dialling| dialling.links.faults());
+        links.extend(faults.map(|(link, why)| status::not_found(&link, why)));
         let streams = self.bond.stream_stats();
         BondStatus {
             number,
@@ -219,17 +221,28 @@ impl RunningBond {
     fn remove_links(&self, link: &str) -> Result<Value, CommandError> {
         let dialling = self.dialling("links are removed")?;
         let matching = self.matching(link)?;
-        let specs: Vec<_> = matching.iter().filter_map(|target| target.dialer.as_ref()).collect();
-        if specs.is_empty() {
+        let dialled: Vec<_> = matching.iter().filter_map(|target| target.dialer.as_ref()).collect();
+        if dialled.is_empty() {
             return Err(CommandError::failed(format!("{link} is not dialled here")));
         }
-        specs.iter().for_each(|link| dialling.links.remove(&link.spec));
-        Ok(json!({ "links": specs.len() }))
+        for DialledLink { spec, found, .. } in &dialled {
+            match found {
+                // The LINK itself is named: nothing is to be found from it any more.
+                Some(found) if link == ALL || found.from == link => dialling.links.remove(&found.from),
+                Some(found) => dialling.links.remove_found(found),
+                None => dialling.links.remove(spec),
+            }
+        }
+        Ok(json!({ "links": dialled.len() }))
     }
 
     fn change_links(&self, change: &LinkChange) -> Result<Value, CommandError> {
         let keep_alive = change.keep_alive()?;
         let matching = self.matching(&change.link)?;
+        if let Some(dialling) = &self.dialling {
+            let is_named = |link: &str| change.link == ALL || change.link == link;
+            dialling.links.change_yet_to_find(is_named, |policy| change.apply(policy), keep_alive)?;
+        }
         for target in &matching {
             match &target.dialer {
                 Some(DialledLink { dialer, .. }) => {
@@ -278,7 +291,9 @@ struct Target {
 impl Target {
     fn is_named(&self, link: &str) -> bool {
         let spec = self.dialer.as_ref().map(|link| link.spec.as_str());
+        let from = self.dialer.as_ref().and_then(|link| link.found.as_ref()).map(|found| found.from.as_str());
         link == ALL
+            || from == Some(link)
             || self.id.is_some_and(|id| id.to_string() == link)
             || self.name == link
             || spec == Some(link)

@@ -52,6 +52,9 @@ pub(crate) struct LinkStatus {
     pub(crate) link: String,
     /// The LINK that this end dials for it.
     pub(crate) dialled: Option<String>,
+    /// The LINK from which it was found, if it was not named itself.
+    #[serde(default)]
+    pub(crate) discovered_from: Option<String>,
     pub(crate) kind: String,
     /// `joining`, `active`, `suspect`, `closed`, or `missing`.
     pub(crate) state: String,
@@ -106,6 +109,7 @@ pub(crate) fn links(
             row.receive_mbytes_per_second = rate(since(|link| link.stats.received_bytes), elapsed);
             if let Some(dialled) = dialled_as(link.id) {
                 row.dialled = Some(dialled.spec.clone());
+                row.discovered_from = dialled.found.as_ref().map(|found| found.from.clone());
                 // What the program does to a link says more than what follows from it.
                 row.why = dialled.note.clone().or(row.why);
             }
@@ -152,7 +156,7 @@ fn effective(link: &LinkSnapshot) -> bondwire::LinkPolicy {
     link.policy.with_peer(link.peer_policy)
 }
 
-fn missing(DialledLink { spec, dialer, .. }: &DialledLink) -> LinkStatus {
+fn missing(DialledLink { spec, dialer, found, .. }: &DialledLink) -> LinkStatus {
     let why = match dialer.state().fault {
         Some(fault) => fault.to_string(),
         None => "being dialled".to_owned(),
@@ -161,6 +165,7 @@ fn missing(DialledLink { spec, dialer, .. }: &DialledLink) -> LinkStatus {
     LinkStatus {
         link: dialer.name().to_owned(),
         dialled: Some(spec.clone()),
+        discovered_from: found.as_ref().map(|found| found.from.clone()),
         kind: spec.split(':').next().unwrap_or_default().to_owned(),
         state: "missing".to_owned(),
         why: Some(why),
@@ -168,6 +173,20 @@ fn missing(DialledLink { spec, dialer, .. }: &DialledLink) -> LinkStatus {
         tier: policy.tier,
         weight: policy.weight.map(Into::into),
         cap_bytes_per_second: policy.cap_bytes_per_second,
+        ..LinkStatus::default()
+    }
+}
+
+/// A LINK from which no link was found.
+pub(crate) fn not_found(link: &str, why: String) -> LinkStatus {
+    let (kind, address) = link.split_once(':').unwrap_or((link, ""));
+    LinkStatus {
+        link: format!("{kind} {address}"),
+        dialled: Some(link.to_owned()),
+        kind: kind.to_owned(),
+        state: "missing".to_owned(),
+        why: Some(why),
+        policy: Policy::Active.to_string(),
         ..LinkStatus::default()
     }
 }

@@ -4,6 +4,8 @@
 mod bonds;
 #[cfg(unix)]
 mod control;
+#[cfg(target_os = "linux")]
+mod discover;
 mod forward;
 mod keys;
 #[cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use crate::pair::{Pair, address_behind, free_port, page, web_server};
 use crate::user::{PATIENCE, PROGRAM, Running, User};
 
 /// Whether these programs are there, and root where that is needed. Says loudly if not, and fails if it must not be so.
-fn able(programs: &[&str], as_root: bool) -> bool {
+pub(crate) fn able(programs: &[&str], as_root: bool) -> bool {
     let missing = programs.iter().find(|program| find(program).is_none());
     let what = match missing {
         Some(program) => format!("{program} is not installed"),

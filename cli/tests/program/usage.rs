@@ -38,6 +38,39 @@ fn numbers_have_bounds() {
 }
 
 #[test]
+fn bad_filters_are_explained() {
+    let cases: [(&[&str], &str); 10] = [
+        (
+            &["--interfaces", "eth0,"],
+            "empty entry; write names with commas between, as in eth0,wlan*,!docker0",
+        ),
+        (&["--interfaces", "eth 0"], "`eth 0` is not the name of a network interface"),
+        (&["--interfaces", "a-name-of-16-chars"], "not the name of a network interface"),
+        (&["--family", "5"], "`5` is not an address family; write 4, 6, any"),
+        (&["--network", "10.0.0.1/8"], "bits set behind its prefix; the network is 10.0.0.0/8"),
+        (&["--network", "eth0"], "`eth0` is not a network; write ADDRESS/BITS, as in 10.0.0.0/8"),
+        (&["--network", "10.0.0.0/33"], "`10.0.0.0/33` is not a network"),
+        (&["--no-discover", "--interfaces", "eth0"], "--no-discover"),
+        (&["--per-path", "9"], "--per-path"),
+        (&["--peer-network", ""], "--peer-network"),
+    ];
+    for (arguments, part) in cases {
+        let base = ["connect", "tcp:h", "--peer", PEER];
+        assert_usage(&base.iter().chain(arguments).copied().collect::<Vec<_>>(), &[part]);
+    }
+    assert_usage(&["listen", "tcp:*", "--pair", "--network", "!"], &["empty entry"]);
+    assert_usage(&["listen", "tcp:*", "--pair", "--no-discover", "--family", "4"], &["--no-discover"]);
+    // A link that stands as it is must not go where a filter forbids.
+    let named = |link: &str, arguments: &[&str], part: &str| {
+        let base = ["connect", link, "--peer", PEER];
+        assert_usage(&base.iter().chain(arguments).copied().collect::<Vec<_>>(), &[link, part]);
+    };
+    named("tcp:h,iface=eth1", &["--interfaces", "eth0"], "leaves by eth1, which --interfaces leaves out");
+    named("tcp:h,source=10.0.0.1", &["--family", "6"], "leaves from 10.0.0.1, which --family or --network");
+    named("tcp:h,quota=5GB", &["--interfaces", "eth0"], "name one with iface=");
+}
+
+#[test]
 fn every_bad_link_is_explained() {
     let cases = [
         ("", "no kind"),

@@ -55,6 +55,7 @@ fn link_lines(text: &mut String, link: &LinkStatus) {
         Some(id) => format!("link {id} {}", link.link),
         None => format!("link - {}", link.link),
     };
+    let name = if link.discovered_from.is_some() { name + " (discovered)" } else { name };
     let since = link.state_seconds.map(|seconds| format!(" for {}", duration(seconds))).unwrap_or_default();
     let _ = write!(text, "    {name}: {}{since}", link.state);
     if let Some(why) = &link.why {
