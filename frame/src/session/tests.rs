@@ -471,11 +471,13 @@ proptest! {
     ) {
         let mut pair = Pair::established();
         let (mut sent, mut at) = (Vec::new(), 0);
-        let (mut noise, mut turn) = (noise.into_iter(), 0);
-        let mut damage = |bytes: &mut Vec<u8>| {
-            // Noise that lets nothing through for four seconds ends a session, and should.
-            turn += 1;
-            let Some((place, what, bits)) = noise.next().filter(|_| turn % 4 != 0) else { return };
+        let (mut noise, mut turns) = (noise.into_iter(), [0, 0]);
+        let mut damage = |there: bool, bytes: &mut Vec<u8>| {
+            // Noise that lets nothing through for four seconds ends a session, and should. This lets two in four through, as
+            // a lost delimiter takes the next frame with it.
+            let turn = &mut turns[usize::from(there)];
+            *turn += 1;
+            let Some((place, what, bits)) = noise.next().filter(|_| *turn % 4 < 2) else { return };
             let place = usize::from(place) % (bytes.len() + 1);
             match what {
                 0 if place < bytes.len() => bytes[place] ^= bits,
@@ -490,9 +492,9 @@ proptest! {
                 sent.push(packet);
                 at += 1;
             }
-            pair.step(|_, mut bytes| {
+            pair.step(|there, mut bytes| {
                 if !bytes.is_empty() {
-                    damage(&mut bytes);
+                    damage(there, &mut bytes);
                 }
                 bytes
             });
