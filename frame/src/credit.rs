@@ -72,14 +72,26 @@ pub(crate) struct ReceiveCredit {
     told: u32,
     buffer_bytes: u32,
     frame_max_bytes: u32,
-    /// When to tell the limit again in case it was lost, and how long that wait was.
-    repeat: Option<(Instant, Duration)>,
+    /// When to tell the limit again in case it was lost, and how long that wait is. However busy the line is: a peer that
+    /// waits for a lost limit says nothing that would show it.
+    repeat_at: Instant,
+    repeat_wait: Duration,
+    keep_alive: Duration,
 }
 
 impl ReceiveCredit {
-    /// With a buffer of so many bytes, for frames of at most `frame_max_bytes`.
-    pub(crate) fn new(buffer_bytes: u32, frame_max_bytes: u32) -> Self {
-        Self { received: 0, held: 0, told: buffer_bytes, buffer_bytes, frame_max_bytes, repeat: None }
+    /// With a buffer of so many bytes, for frames of at most `frame_max_bytes`; the limit is told every `keep_alive`.
+    pub(crate) fn new(now: Instant, buffer_bytes: u32, frame_max_bytes: u32, keep_alive: Duration) -> Self {
+        Self {
+            received: 0,
+            held: 0,
+            told: buffer_bytes,
+            buffer_bytes,
+            frame_max_bytes,
+            repeat_at: now + keep_alive,
+            repeat_wait: keep_alive,
+            keep_alive,
+        }
     }
 
     /// A good frame came: the peer's count before it, and the bytes that it takes of the buffer.
@@ -95,10 +107,6 @@ impl ReceiveCredit {
         counters.lost_bytes += u64::from(lost);
         self.received = end;
         self.held += frame_bytes;
-        if lost + frame_bytes > 0 {
-            // The peer is not stalled: it will say so itself when it hears nothing more.
-            self.repeat = None;
-        }
         debug_assert!(self.held <= self.buffer_bytes);
         Ok(())
     }
@@ -119,24 +127,25 @@ impl ReceiveCredit {
         let peer_may_wait = self.told.wrapping_sub(self.received) < self.frame_max_bytes;
         risen >= (self.buffer_bytes / CREDIT_STEPS).max(1)
             || (risen > 0 && peer_may_wait)
-            || self.repeat.is_some_and(|(at, _)| at <= now)
+            || self.repeat_at <= now
     }
 
     /// The limit was told. While the peer may have been waiting for it, it is told again soon.
-    pub(crate) fn on_told(&mut self, now: Instant, keep_alive: Duration) {
+    pub(crate) fn on_told(&mut self, now: Instant) {
         let peer_may_wait = self.told.wrapping_sub(self.received) < self.frame_max_bytes;
-        let wait = match self.repeat {
-            _ if self.limit() != self.told => peer_may_wait.then_some(CREDIT_REPEAT),
-            Some((at, wait)) if at <= now => Some(wait * 2),
-            unchanged => unchanged.map(|(_, wait)| wait),
+        let has_risen = self.limit() != self.told;
+        self.repeat_wait = match (has_risen, peer_may_wait) {
+            (true, true) => CREDIT_REPEAT,
+            (true, false) => self.keep_alive,
+            (false, _) => self.repeat_wait * 2,
         };
-        // From the keep-alive on, that repeats it anyway.
-        self.repeat = wait.filter(|wait| *wait < keep_alive).map(|wait| (now + wait, wait));
+        self.repeat_wait = self.repeat_wait.min(self.keep_alive);
+        self.repeat_at = now + self.repeat_wait;
         self.told = self.limit();
     }
 
-    pub(crate) fn repeat_at(&self) -> Option<Instant> {
-        self.repeat.map(|(at, _)| at)
+    pub(crate) fn repeat_at(&self) -> Instant {
+        self.repeat_at
     }
 }
 
@@ -166,22 +175,20 @@ mod tests {
 
     #[test]
     fn a_limit_that_a_waiting_peer_may_have_missed_is_repeated() {
-        let mut credit = ReceiveCredit::new(1000, 300);
-        let keep_alive = Duration::from_millis(250);
+        let mut credit = ReceiveCredit::new(NOW, 1000, 300, Duration::from_millis(250));
         credit.on_frame(0, 900, &mut Counters::default()).unwrap();
         assert!(!credit.is_due(NOW));
         credit.release(900);
         assert!(credit.is_due(NOW));
-        credit.on_told(NOW, keep_alive);
+        credit.on_told(NOW);
         let mut now = NOW;
-        for wait_ms in [50, 100, 200] {
+        for wait_ms in [50, 100, 200, 250, 250] {
             assert!(!credit.is_due(now));
             now = now + Duration::from_millis(wait_ms);
-            assert_eq!(credit.repeat_at(), Some(now));
+            assert_eq!(credit.repeat_at(), now);
             assert!(credit.is_due(now));
-            credit.on_told(now, keep_alive);
+            credit.on_told(now);
         }
-        assert_eq!(credit.repeat_at(), None, "the keep-alive does it from here on");
     }
 
     proptest! {
@@ -190,7 +197,7 @@ mod tests {
         fn credit_does_not_leak(steps in prop::collection::vec((1u32..300, any::<[bool; 3]>()), 1..400), start in any::<u32>()) {
             let buffer = 1000;
             let mut sender = SendCredit { sent: start, limit: start.wrapping_add(buffer), buffer_bytes: buffer, stalled: false };
-            let mut receiver = ReceiveCredit::new(buffer, 300);
+            let mut receiver = ReceiveCredit::new(NOW, buffer, 300, Duration::from_secs(1));
             (receiver.received, receiver.told) = (start, start.wrapping_add(buffer));
             let mut held = VecDeque::new();
             let mut counters = Counters::default();
@@ -210,7 +217,7 @@ mod tests {
                 prop_assert!(receiver.limit().wrapping_sub(limit_before) <= buffer, "the limit fell");
                 limit_before = receiver.limit();
                 if receiver.is_due(NOW) {
-                    receiver.on_told(NOW, Duration::ZERO);
+                    receiver.on_told(NOW);
                     if !update_lost {
                         sender.on_limit(receiver.limit()).unwrap();
                     }

@@ -34,7 +34,7 @@
 //!
 //! let mut line = [0; 512];
 //! let mut writer = cobs::Writer::new(&mut line);
-//! host.send_packet(now, b"a packet", &mut writer)?;
+//! host.send_packet(b"a packet", &mut writer)?;
 //! let (written, mut received) = (writer.len(), 0);
 //! let frame = decoders[0].next_frame(&mut &line[..written]).expect("a frame");
 //! if let Received::Packet(packet) = device.handle_frame(now, frame)? {

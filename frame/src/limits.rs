@@ -32,7 +32,7 @@ pub const HELLO_REPEAT_MAX: Duration = Duration::from_millis(400);
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Least time between two answers to HELLO: a peer that floods is not flooded.
 pub const HELLO_ANSWER_INTERVAL: Duration = Duration::from_millis(20);
-/// Time without a frame to send after which one is sent, unless configured otherwise.
+/// Longest time between two frames that tell the limit, unless configured otherwise.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Longest keep-alive that can be told, in milliseconds: it travels in 16 bits.
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_millis(u16::MAX as u64);

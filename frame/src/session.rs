@@ -29,7 +29,7 @@ pub struct Config {
     pub receive_buffer_bytes: u32,
     /// Length of this end's USB reads, in bytes: the peer's transfers are no longer. Zero on a serial line.
     pub read_bytes: u32,
-    /// Time without a frame to send after which one is sent, 1 ms to 65 s. The peer takes this end for dead after four times as
+    /// Longest time between two frames that tell the limit, 1 ms to 65 s. The peer takes this end for dead after four times as
     /// long.
     pub keep_alive: Duration,
     /// First wait before HELLO is repeated. It should be longer than the line takes for 50 bytes each way.
@@ -107,7 +107,6 @@ struct Established {
     seed: Crc32c,
     sending: SendCredit,
     receiving: ReceiveCredit,
-    last_sent: Instant,
     /// Last good frame that was no HELLO.
     last_heard: Instant,
     /// First HELLO since the last other frame.
@@ -252,12 +251,7 @@ impl Session {
     }
 
     /// Sends a packet, whole.
-    pub fn send_packet(
-        &mut self,
-        now: Instant,
-        packet: &[u8],
-        sink: &mut impl FrameSink,
-    ) -> Result<(), SendError> {
+    pub fn send_packet(&mut self, packet: &[u8], sink: &mut impl FrameSink) -> Result<(), SendError> {
         let mtu_bytes = self.mtu_bytes().ok_or(SendError::NotEstablished)?;
         if packet.is_empty() || packet.len() > mtu_bytes {
             return Err(SendError::BadLength);
@@ -266,7 +260,7 @@ impl Session {
             return Err(SendError::NoCredit);
         }
         let State::Established(established) = &mut self.state else { return Err(SendError::NotEstablished) };
-        established.write(now, kind::DATA, packet, sink, &mut self.counters.sent)?;
+        established.write(kind::DATA, packet, sink, &mut self.counters.sent)?;
         established.sending.on_sent(packet.len() + FRAME_OVERHEAD_BYTES);
         self.counters.sent.packets += 1;
         self.counters.sent.packet_bytes += packet.len() as u64;
@@ -275,17 +269,12 @@ impl Session {
 
     /// Sends a message of the medium, 1 to 32 bytes: what the drivers of both ends have to say to each other, as for a
     /// change of the baud rate. Messages need no credit; like packets they arrive intact or not at all.
-    pub fn send_message(
-        &mut self,
-        now: Instant,
-        message: &[u8],
-        sink: &mut impl FrameSink,
-    ) -> Result<(), SendError> {
+    pub fn send_message(&mut self, message: &[u8], sink: &mut impl FrameSink) -> Result<(), SendError> {
         let State::Established(established) = &mut self.state else { return Err(SendError::NotEstablished) };
         if !(1..=MESSAGE_MAX_BYTES).contains(&message.len()) {
             return Err(SendError::BadLength);
         }
-        Ok(established.write(now, kind::MESSAGE, message, sink, &mut self.counters.sent)?)
+        Ok(established.write(kind::MESSAGE, message, sink, &mut self.counters.sent)?)
     }
 
     /// Writes one frame that the session itself has to send, if there is one: call again until there is none. These frames
@@ -315,7 +304,7 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Opening(opening) => opening.poll_timeout(),
-            State::Established(established) => Some(established.poll_timeout(&self.config)),
+            State::Established(established) => Some(established.poll_timeout()),
             State::Over { .. } => None,
         }
     }
@@ -354,10 +343,14 @@ impl Established {
         Self {
             seed: opening.epoch(config.role, peer.nonce),
             sending: SendCredit::new(peer.receive_buffer_bytes),
-            receiving: ReceiveCredit::new(config.receive_buffer_bytes, frame_max_bytes),
+            receiving: ReceiveCredit::new(
+                now,
+                config.receive_buffer_bytes,
+                frame_max_bytes,
+                config.keep_alive,
+            ),
             opening,
             peer,
-            last_sent: now,
             last_heard: now,
             hellos_since: None,
         }
@@ -412,15 +405,13 @@ impl Established {
     }
 
     fn write(
-        &mut self,
-        now: Instant,
+        &self,
         kind: u8,
         payload: &[u8],
         sink: &mut impl FrameSink,
         sent: &mut DirectionCounters,
     ) -> Result<(), NoRoom> {
         frame::write(self.seed, kind, self.sending.count(), payload, sink)?;
-        self.last_sent = now;
         sent.frames += 1;
         Ok(())
     }
@@ -436,10 +427,9 @@ impl Established {
             sent.frames += 1;
             return Ok(true);
         }
-        if self.receiving.is_due(now) || now - self.last_sent >= config.keep_alive {
-            let limit = self.receiving.limit().to_be_bytes();
-            self.write(now, kind::CREDIT, &limit, sink, sent)?;
-            self.receiving.on_told(now, config.keep_alive);
+        if self.receiving.is_due(now) {
+            self.write(kind::CREDIT, &self.receiving.limit().to_be_bytes(), sink, sent)?;
+            self.receiving.on_told(now);
             return Ok(true);
         }
         Ok(false)
@@ -452,10 +442,9 @@ impl Established {
         self.hellos_since.map_or(silent_at, |since| silent_at.max(since + HELLO_TIMEOUT))
     }
 
-    fn poll_timeout(&self, config: &Config) -> Instant {
-        let keep_alive_at = self.last_sent + config.keep_alive;
-        let others = [self.receiving.repeat_at(), self.opening.answer_at()];
-        others.into_iter().flatten().fold(keep_alive_at.min(self.dead_at()), Instant::min)
+    fn poll_timeout(&self) -> Instant {
+        let next = self.receiving.repeat_at().min(self.dead_at());
+        self.opening.answer_at().map_or(next, |at| at.min(next))
     }
 
     fn expired(&self, now: Instant) -> Result<(), End> {

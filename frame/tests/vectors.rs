@@ -108,8 +108,8 @@ fn a_session_byte_by_byte() {
             _ => b"",
         };
         match step {
-            3 | 4 | 7 => from.send_packet(now, packet, &mut writer).unwrap(),
-            5 => from.send_message(now, b"aside", &mut writer).unwrap(),
+            3 | 4 | 7 => from.send_packet(packet, &mut writer).unwrap(),
+            5 => from.send_message(b"aside", &mut writer).unwrap(),
             8 => {
                 from.close();
                 assert!(from.poll_control(now, &mut writer).unwrap());

@@ -42,8 +42,8 @@ impl Side {
         result
     }
 
-    fn send(&mut self, now: Instant, packet: &[u8]) -> Result<(), SendError> {
-        self.put(|session, sink| session.send_packet(now, packet, sink))
+    fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
+        self.put(|session, sink| session.send_packet(packet, sink))
     }
 
     /// A frame of any kind and count, sealed for this session.
@@ -180,7 +180,7 @@ fn any_hello_may_be_lost() {
             if lost >> (sent - 1) & 1 == 1 && sent <= 8 { Vec::new() } else { bytes }
         });
         assert!(pair.a.session.is_established() && pair.b.session.is_established(), "{lost:08b}");
-        pair.a.send(pair.now, b"after all").unwrap();
+        pair.a.send(b"after all").unwrap();
         pair.run(LINE);
         assert_eq!(pair.b.packets, [b"after all"]);
     }
@@ -196,9 +196,9 @@ fn repeated_hellos_change_nothing() {
         }
         bytes
     });
-    pair.a.send(pair.now, b"one").unwrap();
+    pair.a.send(b"one").unwrap();
     pair.a.outgoing.extend(first.repeat(3));
-    pair.a.send(pair.now, b"two").unwrap();
+    pair.a.send(b"two").unwrap();
     pair.run(Duration::from_secs(1));
     assert_eq!(pair.b.packets, [b"one", b"two"]);
     assert_eq!(pair.ends(), (None, None));
@@ -270,9 +270,9 @@ fn a_dialer_gives_up_and_says_whether_it_heard_something() {
 #[test]
 fn what_an_earlier_session_left_in_the_pipe_is_discarded() {
     let mut pair = Pair::established();
-    pair.a.send(pair.now, b"old").unwrap();
+    pair.a.send(b"old").unwrap();
     let (old_there, old_back) = {
-        pair.b.send(pair.now, b"old too").unwrap();
+        pair.b.send(b"old too").unwrap();
         (std::mem::take(&mut pair.a.outgoing), std::mem::take(&mut pair.b.outgoing))
     };
     // Both open anew, with the old bytes still to come.
@@ -285,7 +285,7 @@ fn what_an_earlier_session_left_in_the_pipe_is_discarded() {
     pair.run(Duration::from_millis(100));
     // And once more, in the middle of the new session.
     pair.a.outgoing.extend(&old_there);
-    pair.a.send(pair.now, b"new").unwrap();
+    pair.a.send(b"new").unwrap();
     pair.run(LINE);
     assert_eq!(pair.b.packets, [b"new"]);
     assert!(pair.a.packets.is_empty());
@@ -339,14 +339,14 @@ fn a_receiver_that_does_not_read_stops_the_sender() {
     let mut pair = Pair::established();
     pair.b.reads = false;
     let mut sent = 0;
-    while pair.a.send(pair.now, &[7; 100]).is_ok() {
+    while pair.a.send(&[7; 100]).is_ok() {
         sent += 1;
         pair.run(LINE);
     }
     assert_eq!(sent, 1200 / 109);
-    assert_eq!(pair.a.send(pair.now, &[7; 100]), Err(SendError::NoCredit));
+    assert_eq!(pair.a.send(&[7; 100]), Err(SendError::NoCredit));
     assert_eq!(pair.a.session.counters().credit_stalls, 1, "one wait counts once");
-    pair.a.put(|session, sink| session.send_message(Instant::ZERO, b"exempt", sink)).unwrap();
+    pair.a.put(|session, sink| session.send_message(b"exempt", sink)).unwrap();
     pair.run(Duration::from_secs(20));
     assert_eq!(pair.b.messages, [b"exempt"]);
     assert_eq!(pair.ends(), (None, None), "a wait is not a fault");
@@ -359,12 +359,35 @@ fn a_receiver_that_does_not_read_stops_the_sender() {
     assert!(pair.a.session.can_send(100));
 }
 
+/// Found by the simulator of serial links: keep-alives that only went out on an idle line never told the limit again while
+/// this end had packets to send.
+#[test]
+fn a_lost_limit_heals_while_the_other_direction_is_busy() {
+    let mut pair = Pair::established();
+    // Enough room is left for b not to see that a will wait.
+    for _ in 0..3 {
+        pair.a.send(&[7; 100]).unwrap();
+    }
+    pair.step(|_, bytes| bytes);
+    pair.step(|there, bytes| if there { bytes } else { Vec::new() });
+    for _ in 0..8 {
+        pair.a.send(&[7; 100]).unwrap();
+    }
+    pair.step(|_, _| Vec::new());
+    assert!(!pair.a.session.can_send(100));
+    for _ in 0..600 {
+        let _ = pair.b.send(&[1]);
+        pair.run(LINE);
+    }
+    assert!(pair.a.session.can_send(100));
+}
+
 #[test]
 fn a_sender_that_overruns_is_cut_off() {
     let mut pair = Pair::established();
     pair.b.reads = false;
     for _ in 0..11 {
-        pair.a.send(pair.now, &[7; 100]).unwrap();
+        pair.a.send(&[7; 100]).unwrap();
     }
     let count = pair.a.session.established().unwrap().sending.count();
     pair.a.forge(kind::DATA, count, &[7; 100]);
@@ -399,7 +422,7 @@ fn broken_rules_end_the_session_and_the_peer_hears_why() {
 fn frames_of_later_versions_are_ignored_and_counted() {
     let mut pair = Pair::established();
     pair.a.forge(99, 0, b"from the future");
-    pair.a.send(pair.now, b"now").unwrap();
+    pair.a.send(b"now").unwrap();
     pair.run(LINE);
     assert_eq!(pair.b.packets, [b"now"]);
     assert_eq!(pair.b.session.counters().unknown_frames, 1);
@@ -422,16 +445,15 @@ fn close_reaches_the_peer() {
     pair.a.session.close();
     pair.run(LINE);
     assert_eq!(pair.ends(), (Some(End::Closed), Some(End::ClosedByPeer(0))));
-    assert_eq!(pair.b.send(pair.now, b"x"), Err(SendError::NotEstablished));
+    assert_eq!(pair.b.send(b"x"), Err(SendError::NotEstablished));
 }
 
 #[test]
 fn packets_of_bad_length_are_refused() {
     let mut pair = Pair::established();
-    assert_eq!(pair.a.send(pair.now, &[]), Err(SendError::BadLength));
-    assert_eq!(pair.a.send(pair.now, &[0; 257]), Err(SendError::BadLength));
-    let now = pair.now;
-    let small = pair.a.session.send_packet(now, &[0; 256], &mut cobs::Writer::new(&mut [0; 100]));
+    assert_eq!(pair.a.send(&[]), Err(SendError::BadLength));
+    assert_eq!(pair.a.send(&[0; 257]), Err(SendError::BadLength));
+    let small = pair.a.session.send_packet(&[0; 256], &mut cobs::Writer::new(&mut [0; 100]));
     assert_eq!(small, Err(SendError::NoRoom(NoRoom)));
     assert_eq!(pair.a.session.established().unwrap().sending.count(), 0, "nothing was sent");
 }
@@ -447,7 +469,7 @@ fn sessions_run_over_transfers_too() {
         let mut buffer = [0; 2048];
         let mut writer = transfer::Writer::new(&mut buffer, 512, 64);
         while ends[from].poll_control(now, &mut writer).unwrap() {}
-        while writer.len() < 200 && ends[from].send_packet(now, &[turn as u8; 70], &mut writer).is_ok() {}
+        while writer.len() < 200 && ends[from].send_packet(&[turn as u8; 70], &mut writer).is_ok() {}
         let len = writer.finish();
         assert!(len <= 512 && (len == 0 || !len.is_multiple_of(64)));
         for frame in transfer::frames(&buffer[..len]) {
@@ -488,7 +510,7 @@ proptest! {
         };
         while at < lengths.len() {
             let packet: Vec<u8> = (0..lengths[at]).map(|n| (n * 7 + at) as u8).collect();
-            if pair.a.send(pair.now, &packet).is_ok() {
+            if pair.a.send(&packet).is_ok() {
                 sent.push(packet);
                 at += 1;
             }
@@ -508,7 +530,7 @@ proptest! {
         pair.run(Duration::from_millis(2100));
         pair.b.packets.clear();
         for n in 0..50 {
-            pair.a.send(pair.now, &[n; 100]).unwrap();
+            pair.a.send(&[n; 100]).unwrap();
             pair.run(2 * LINE);
         }
         prop_assert_eq!(pair.b.packets.len(), 50);
