@@ -38,13 +38,14 @@ pub(crate) async fn run(
     mut sealer: Sealer,
 ) -> io::Result<()> {
     let mut batch = PacketBatch::new(writer.headroom_bytes());
+    let batch_bytes = writer.batch_bytes().min(BATCH_BYTES);
     let mut polled = Polled::default();
     loop {
         // Only a medium that takes packets now gets any: the decision what to send is made as late as possible.
         writer.ready().await?;
         batch.clear();
         control.take_handshake().iter().for_each(|message| batch.push(message));
-        let polling = polled.fill(shared, control.id);
+        let polling = polled.fill(shared, control.id, batch_bytes);
         polled.seal(&mut sealer, &mut batch)?;
         if !batch.is_empty() {
             writer.send(&mut batch).await?;
@@ -59,10 +60,10 @@ pub(crate) async fn run(
 
 impl Polled {
     /// Polls the engine until the batch is full or it has no more; one lock for all of them.
-    fn fill(&mut self, shared: &Shared, link: LinkId) -> Polling {
+    fn fill(&mut self, shared: &Shared, link: LinkId, batch_bytes: usize) -> Polling {
         shared.with(|state, now| {
             let mut bytes = 0;
-            while bytes < BATCH_BYTES && self.used < BATCH_PACKETS_MAX {
+            while bytes < batch_bytes && self.used < BATCH_PACKETS_MAX {
                 if self.used == self.packets.len() {
                     self.packets.push(Packet::new());
                 }

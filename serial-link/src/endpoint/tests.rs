@@ -31,6 +31,7 @@ struct World {
     now: Instant,
     sides: [Side; 2],
     dice: u64,
+    tick: Duration,
 }
 
 /// What can go wrong, and until when.
@@ -66,7 +67,7 @@ impl World {
                 next_at: now,
             }
         };
-        Self { now, sides: [side(Role::Dialer), side(Role::Acceptor)], dice: seed }
+        Self { now, sides: [side(Role::Dialer), side(Role::Acceptor)], dice: seed, tick: MILLISECOND }
     }
 
     fn roll(&mut self, below: u64) -> u64 {
@@ -94,7 +95,7 @@ impl World {
             }
             self.sides[to].run(self.now, &bytes);
         }
-        self.now = self.now + MILLISECOND;
+        self.now = self.now + self.tick;
     }
 
     fn run(&mut self, time: Duration) {
@@ -255,6 +256,7 @@ fn survive(seed: u64) {
     world = World::new(plan, seed);
     // Not every byte of a fast line, or a thousand seeds would take minutes.
     world.sides.iter_mut().for_each(|side| side.pause = Duration::from_millis(15));
+    world.tick = 3 * MILLISECOND;
     world.sides[0].sends = world.roll(4) > 0;
     world.sides[1].sends = world.roll(4) > 0;
     let good = Noise { baud_max: plan.cable_max, ..Noise::NONE };
