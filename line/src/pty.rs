@@ -19,6 +19,8 @@ use crate::{Noise, Wire};
 const TICK: Duration = Duration::from_micros(500);
 /// Most of a late tick that counts: a relay that was not run must not flood the line afterwards.
 const TICK_MAX: Duration = Duration::from_millis(20);
+/// Bytes that a receiver's driver keeps for a program that does not read: the limit of a Linux terminal's flip buffer.
+const RECEIVE_QUEUE_BYTES: usize = 64 << 10;
 /// Rate of an end that nobody has opened yet.
 const BAUD_AT_FIRST: u32 = 115_200;
 
@@ -48,6 +50,8 @@ struct Shared {
     wires: [Wire; 2],
     /// Byte times that have passed on each direction, with or without a byte in them.
     slots: [f64; 2],
+    /// What has arrived at the end of each direction, and the terminal there has not taken yet.
+    arrived: [Vec<u8>; 2],
     overrun_bytes: u64,
     /// Nothing passes, and nobody is told.
     silent: bool,
@@ -68,6 +72,7 @@ impl PtyLine {
             ends: [Some(Plug::new()?), Some(Plug::new()?)],
             wires: [Wire::new(noise, seed), Wire::new(noise, seed ^ u64::MAX)],
             slots: [0.0; 2],
+            arrived: [Vec::new(), Vec::new()],
             overrun_bytes: 0,
             silent: false,
             over: false,
@@ -104,7 +109,10 @@ impl PtyLine {
 
     /// Unplugs an end: who has its terminal open sees it hang up. What it had not sent is lost.
     pub fn hang_up(&self, end: End) {
-        self.lock().ends[end as usize] = None;
+        let mut shared = self.lock();
+        shared.ends[end as usize] = None;
+        // A direction is numbered as the end where it begins.
+        shared.arrived[1 - end as usize].clear();
     }
 
     /// Plugs an end in again, under a new name, as the kernel does while somebody still has the old one open.
@@ -215,12 +223,15 @@ impl Shared {
         let read = from.read(&mut buffer[..room]);
         // An idle line saves nothing up.
         *owed = if read < room { owed.fract() } else { *owed - read as f64 };
-        let mut arrived = Vec::new();
+        let arrived = &mut self.arrived[direction];
         for byte in &buffer[..read] {
-            self.wires[direction].arrive(baud, *byte, read_baud, &mut arrived);
+            self.wires[direction].arrive(baud, *byte, read_baud, arrived);
         }
-        let written = if arrived.is_empty() { 0 } else { to.write(&arrived) };
-        self.overrun_bytes += (arrived.len() - written) as u64;
+        if !arrived.is_empty() {
+            arrived.drain(..to.write(arrived));
+        }
+        self.overrun_bytes += arrived.len().saturating_sub(RECEIVE_QUEUE_BYTES) as u64;
+        arrived.truncate(RECEIVE_QUEUE_BYTES);
     }
 }
 

@@ -40,7 +40,9 @@ pub struct SerialAddress {
 
 /// What is wrong with the text of a [`SerialAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("serial port `{text}`: {fault}; the form is PORT[,baud=N,baud-max=N,rtscts=on,low-latency=off,getty=stop], as in /dev/ttyUSB0,baud=921600")]
+#[error(
+    "serial port `{text}`: {fault}; the form is PORT[,baud=N,baud-max=N,rtscts=on,low-latency=off,getty=stop], as in /dev/ttyUSB0,baud=921600"
+)]
 pub struct AddressError {
     text: String,
     fault: String,
@@ -122,7 +124,9 @@ fn parse(text: &str) -> Result<SerialAddress, String> {
     let mut address = SerialAddress::new(port);
     parts.try_for_each(|option| address.set(option))?;
     if address.baud.is_some() && address.baud_max.is_some() {
-        return Err("baud= is a fixed rate, so baud-max= means nothing beside it; keep one of them".to_owned());
+        return Err(
+            "baud= is a fixed rate, so baud-max= means nothing beside it; keep one of them".to_owned()
+        );
     }
     Ok(address)
 }

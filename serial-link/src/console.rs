@@ -31,13 +31,16 @@ impl Holder {
 
 /// Processes that have the port at `path` as their terminal or open, as far as this user may see. `proc` is `/proc`.
 pub(crate) fn holders(path: &Path, proc: &Path) -> Vec<Holder> {
-    let Some(device) = fs::metadata(path).ok().filter(|m| m.file_type().is_char_device()).map(|m| m.rdev()) else {
+    let Some(device) = fs::metadata(path).ok().filter(|m| m.file_type().is_char_device()).map(|m| m.rdev())
+    else {
         return Vec::new();
     };
     let own = std::process::id();
     let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != own).filter_map(|pid| holder(pid, device, &proc.join(pid.to_string()))).collect()
+    pids.filter(|pid| *pid != own)
+        .filter_map(|pid| holder(pid, device, &proc.join(pid.to_string())))
+        .collect()
 }
 
 fn holder(pid: u32, device: u64, folder: &Path) -> Option<Holder> {

@@ -9,7 +9,7 @@ const TEXT_PART: usize = 8;
 
 /// What came over a line before a session was established.
 #[derive(Clone, Debug, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     sample: Vec<u8>,
     bytes: u64,
 }
@@ -21,11 +21,6 @@ impl Heard {
         let keep = bytes.len().min(SAMPLE_BYTES);
         self.sample.extend(&bytes[bytes.len() - keep..]);
         self.sample.drain(..self.sample.len().saturating_sub(SAMPLE_BYTES));
-    }
-
-    /// Bytes that came.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     fn text(&self) -> Option<String> {
@@ -113,7 +108,7 @@ mod tests {
         }
         heard.note(b"\r\nlots of text that fills the sample from one end to the other, so that it is text ");
         heard.note(b"and a line that is long enough to push all of the binary out, and then board login: ");
-        assert!(heard.sample.len() <= SAMPLE_BYTES && heard.bytes() > 1_000_000);
+        assert!(heard.sample.len() <= SAMPLE_BYTES && heard.bytes > 1_000_000);
         assert!(heard.to_string().contains("login prompt"), "{heard}");
     }
 }

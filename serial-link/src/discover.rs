@@ -77,7 +77,9 @@ pub(crate) fn ports_in(places: &Places) -> Vec<Port> {
     let Ok(entries) = fs::read_dir(&places.tty) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.sort_by_key(|name| (name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), name.len(), name.clone()));
+    names.sort_by_key(|name| {
+        (name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), name.len(), name.clone())
+    });
     names.iter().filter_map(|name| port(name, places)).collect()
 }
 
@@ -149,7 +151,10 @@ pub(crate) fn permission_advice(path: &Path, groups: &Path) -> String {
     if mode & 0o060 == 0o060 && metadata.gid() != 0 {
         format!("it belongs to group {group}: sudo usermod -aG {group} $USER, and log in again")
     } else {
-        format!("its mode is {:03o} and it belongs to group {group}: only its owner or root may use it", mode & 0o777)
+        format!(
+            "its mode is {:03o} and it belongs to group {group}: only its owner or root may use it",
+            mode & 0o777
+        )
     }
 }
 
@@ -168,8 +173,11 @@ fn notes(name: &str, folder: &Path, places: &Places) -> Vec<String> {
     if console::is_kernel_console(name, &places.tty.join("console/active")) {
         notes.push("kernel messages go to it; they damage packets now and then".to_owned());
     }
-    let udev = read(folder, "dev").and_then(|number| fs::read_to_string(places.udev.join(format!("c{number}"))).ok());
-    if udev.is_some_and(|data| data.contains("E:ID_MM_CANDIDATE=1") && !data.contains("E:ID_MM_DEVICE_IGNORE=1")) {
+    let udev = read(folder, "dev")
+        .and_then(|number| fs::read_to_string(places.udev.join(format!("c{number}"))).ok());
+    if udev
+        .is_some_and(|data| data.contains("E:ID_MM_CANDIDATE=1") && !data.contains("E:ID_MM_DEVICE_IGNORE=1"))
+    {
         notes.push("ModemManager may try it when it is plugged in".to_owned());
     }
     notes
@@ -188,7 +196,8 @@ pub(crate) fn resolve(port: &str, places: &Places) -> Result<PathBuf, PortError>
     if direct.exists() {
         return Ok(direct);
     }
-    let has_serial = |candidate: &Port| candidate.usb.as_ref().is_some_and(|usb| usb.serial.as_deref() == Some(port));
+    let has_serial =
+        |candidate: &Port| candidate.usb.as_ref().is_some_and(|usb| usb.serial.as_deref() == Some(port));
     let mut found: Vec<_> =
         ports_in(places).into_iter().filter(has_serial).map(|candidate| candidate.path).collect();
     match (found.pop(), found.is_empty()) {
@@ -260,14 +269,19 @@ mod tests {
     fn ports_are_listed_with_what_is_known_of_them() {
         let (_root, places) = machine();
         let ports = ports_in(&places);
-        let names: Vec<_> = ports.iter().map(|port| port.path.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            ports.iter().map(|port| port.path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["ttyS0", "ttyUSB0", "ttyUSB2", "ttyUSB10"]);
         let ftdi = &ports[1];
         assert_eq!(ftdi.by_id.as_deref(), Some("usb-FTDI_A50285BI-if00"));
         assert_eq!(ftdi.driver.as_deref(), Some("ftdi_sio"));
         let usb = ftdi.usb.as_ref().unwrap();
         assert_eq!((usb.vendor_id, usb.product_id), (0x0403, 0x6001));
-        assert_eq!(usb.product.as_deref(), Some("FT232R USB UART"), "no control character reaches a terminal");
+        assert_eq!(
+            usb.product.as_deref(),
+            Some("FT232R USB UART"),
+            "no control character reaches a terminal"
+        );
         assert_eq!(ftdi.fault, None);
         assert!(ftdi.notes[0].contains("ModemManager"), "{:?}", ftdi.notes);
         assert!(ports[0].notes[0].contains("kernel messages"), "{:?}", ports[0].notes);

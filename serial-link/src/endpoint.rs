@@ -6,6 +6,7 @@ mod noise;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bondwire_frame::{
     Config, Counters, Duration, End, FRAME_OVERHEAD_BYTES, FrameSink, Instant, NoRoom, Received, Role,
@@ -33,6 +34,27 @@ pub(crate) struct Setup {
     pub(crate) paced: bool,
     /// Random, for the session and the challenges.
     pub(crate) nonce: u64,
+}
+
+/// What a link has seen of its line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LineCounters {
+    /// Of the frame layer.
+    pub frames: Counters,
+    /// Times that the place in the byte stream was lost, and found again at the next delimiter.
+    pub resyncs: u64,
+}
+
+impl fmt::Display for LineCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counters { sent, received, checksum_errors, lost_bytes, credit_stalls, .. } = &self.frames;
+        write!(
+            f,
+            "{} packets sent, {} received; {checksum_errors} frames damaged, {} times out of step, {lost_bytes} bytes lost on \
+             the line; waited {credit_stalls} times for the other end",
+            sent.packets, received.packets, self.resyncs
+        )
+    }
 }
 
 /// One end of a serial link.
@@ -89,13 +111,8 @@ impl Endpoint {
         &self.heard
     }
 
-    pub(crate) fn counters(&self) -> &Counters {
-        self.session.counters()
-    }
-
-    /// Times that the place in the byte stream was lost.
-    pub(crate) fn resyncs(&self) -> u64 {
-        self.decoder.resyncs()
+    pub(crate) fn counters(&self) -> LineCounters {
+        LineCounters { frames: *self.session.counters(), resyncs: self.decoder.resyncs() }
     }
 
     pub(crate) fn rate(&self) -> u32 {

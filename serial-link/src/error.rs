@@ -39,7 +39,9 @@ pub enum PortError {
         holder: Option<String>,
     },
     /// A login prompt runs on it.
-    #[error("a login prompt ({holder}) runs on {path}; add getty=stop to stop it while the link uses the port, or: systemctl disable --now serial-getty@{unit}")]
+    #[error(
+        "a login prompt ({holder}) runs on {path}; add getty=stop to stop it while the link uses the port, or: systemctl disable --now serial-getty@{unit}"
+    )]
     Getty {
         /// The port.
         path: PathBuf,

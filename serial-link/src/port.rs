@@ -64,7 +64,8 @@ pub(crate) fn open(address: &SerialAddress) -> Result<Opened, PortError> {
     } else {
         FlowControl::None
     });
-    let stream = builder.dtr_on_open(true).open_native_async().map_err(|error| refused(&path, baud, error))?;
+    let stream =
+        builder.dtr_on_open(true).open_native_async().map_err(|error| refused(&path, baud, error))?;
     let mut port = TtyPort { stream, _getty: getty };
     port.verify_baud(baud).map_err(|_| PortError::Baud { path: path.clone(), baud })?;
     if address.low_latency {
@@ -101,7 +102,9 @@ fn open_fault(path: &Path, error: io::Error, places: &Places) -> PortError {
         // EBUSY is the answer to TIOCEXCL of another program.
         io::ErrorKind::ResourceBusy => busy(&path, places),
         io::ErrorKind::IsADirectory => PortError::NotATerminal(path),
-        _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => PortError::NotFound(path),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            PortError::NotFound(path)
+        }
         _ => PortError::Io { path, error },
     }
 }

@@ -261,7 +261,8 @@ fn survive(seed: u64) {
     world.sides[1].sends = world.roll(4) > 0;
     let good = Noise { baud_max: plan.cable_max, ..Noise::NONE };
     for _ in 0..1 + world.roll(6) {
-        let length = Duration::from_millis(1 + world.roll(if world.dice % 3 == 0 { 5000 } else { 300 }));
+        let length =
+            Duration::from_millis(1 + world.roll(if world.dice.is_multiple_of(3) { 5000 } else { 300 }));
         match world.roll(6) {
             0 => {
                 let chance = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2][world.roll(5) as usize];

@@ -18,16 +18,17 @@ pub(super) use other::{queued_bytes, set_low_latency};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux {
-    use std::ffi::{c_int, c_uint, c_ushort, c_ulong, c_void};
+    use std::ffi::{c_int, c_uint, c_ulong, c_ushort, c_void};
 
     use rustix::ioctl::{Getter, Opcode, Setter, ioctl};
 
     use super::{BorrowedFd, io};
 
-    /// TIOCOUTQ, TIOCGSERIAL, TIOCSSERIAL and ASYNC_LOW_LATENCY of asm-generic/ioctls.h and linux/tty_flags.h.
-    const TIOCOUTQ: Opcode = 0x5411;
-    const TIOCGSERIAL: Opcode = 0x541e;
-    const TIOCSSERIAL: Opcode = 0x541f;
+    // Their numbers differ between architectures.
+    const TIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+    const TIOCGSERIAL: Opcode = libc::TIOCGSERIAL as Opcode;
+    const TIOCSSERIAL: Opcode = libc::TIOCSSERIAL as Opcode;
+    /// Of linux/tty_flags.h.
     const ASYNC_LOW_LATENCY: c_int = 1 << 13;
 
     /// `struct serial_struct` of linux/serial.h.
