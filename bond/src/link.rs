@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -72,6 +73,12 @@ pub trait PacketWriter: Send + 'static {
         0
     }
 
+    /// Bytes of packets after which a batch is sent, at most [`BATCH_BYTES`](crate::limits::BATCH_BYTES). What is in a batch is
+    /// decided upon: a slow medium says little here, and gets its packets one at a time.
+    fn batch_bytes(&self) -> usize {
+        crate::limits::BATCH_BYTES
+    }
+
     /// Waits until the medium can take a packet without queueing it for long. The bond decides what to send only
     /// after this, so a link that answers too early makes its packets old. Cancel safe.
     fn ready(&mut self) -> impl Future<Output = io::Result<()>> + Send;
@@ -112,6 +119,12 @@ pub trait Dialer: Send + 'static {
 
     /// Where it dials, for messages: `tcp 10.0.0.2:7700`.
     fn name(&self) -> String;
+
+    /// Least time that a dial needs before it can be taken for lost. The bond cuts dials short that are slower than others;
+    /// never before this.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Dials once. It must give up by itself within a time that suits the medium. Called again after a failure
     /// and after the link it made has ended. Cancel safe: a dropped call leaves no link behind.

@@ -197,6 +197,7 @@ impl<D: Dialer> Redialer<D> {
         replaces: Option<LinkId>,
         patience: Duration,
     ) -> Result<Arc<LinkControl>, DialError> {
+        let patience = patience.max(self.dialer.patience());
         let dialled = timeout(patience, self.dialer.dial()).await;
         let fault = match dialled {
             Ok(Ok(link)) => {

@@ -39,13 +39,14 @@ pub(crate) async fn run(
     mut sealer: Sealer,
 ) -> io::Result<()> {
     let mut batch = PacketBatch::new(writer.headroom_bytes());
+    let batch_bytes = writer.batch_bytes().min(BATCH_BYTES);
     let mut polled = Polled::default();
     loop {
         // Only a medium that takes packets now gets any: the decision what to send is made as late as possible.
         writer.ready().await?;
         batch.clear();
         control.take_handshake().iter().for_each(|message| batch.push(message));
-        let (polling, rate_found) = polled.fill(shared, control.id);
+        let (polling, rate_found) = polled.fill(shared, control.id, batch_bytes);
         writer.rate_found(rate_found);
         polled.seal(&mut sealer, &mut batch)?;
         if !batch.is_empty() {
@@ -62,15 +63,22 @@ pub(crate) async fn run(
 impl Polled {
     /// Polls the engine until the batch is full or it has no more; one lock for all of them. Answers the rate found
     /// too.
-    fn fill(&mut self, shared: &Shared, link: LinkId) -> (Polling, Option<u64>) {
+    fn fill(&mut self, shared: &Shared, link: LinkId, batch_bytes: usize) -> (Polling, Option<u64>) {
         shared.with(|state, now| {
-            (self.poll(&mut state.connection, now, link), state.connection.rate_found(link))
+            let polling = self.poll(&mut state.connection, now, link, batch_bytes);
+            (polling, state.connection.rate_found(link))
         })
     }
 
-    fn poll(&mut self, connection: &mut Connection, now: Instant, link: LinkId) -> Polling {
+    fn poll(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+        link: LinkId,
+        batch_bytes: usize,
+    ) -> Polling {
         let mut bytes = 0;
-        while bytes < BATCH_BYTES && self.used < BATCH_PACKETS_MAX {
+        while bytes < batch_bytes && self.used < BATCH_PACKETS_MAX {
             if self.used == self.packets.len() {
                 self.packets.push(Packet::new());
             }
