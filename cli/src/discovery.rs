@@ -51,6 +51,24 @@ impl FilterOptions {
     }
 }
 
+/// What the entry of a peer says of the paths to it, in place of options that are not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PeerPaths {
+    pub(crate) discover: Option<bool>,
+    pub(crate) interfaces: Option<InterfaceFilter>,
+    pub(crate) family: Option<Families>,
+    pub(crate) network: Option<NetworkFilter>,
+    pub(crate) peer_network: Option<NetworkFilter>,
+    pub(crate) per_path: Option<u8>,
+}
+
+impl PeerPaths {
+    /// Those of a peer whose paths are found unless an option says no.
+    pub(crate) fn found() -> Self {
+        Self { discover: Some(true), ..Self::default() }
+    }
+}
+
 /// What a connecting command finds by itself.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DiscoveryOptions {
@@ -81,17 +99,28 @@ pub(crate) struct DiscoveryOptions {
 
 impl DiscoveryOptions {
     /// What to find; nothing if links are only those that are named. `usual` says what holds if no option says it.
-    pub(crate) fn config(&self, usual: bool) -> Option<DiscoveryConfig> {
+    pub(crate) fn config(&self, usual: &PeerPaths) -> Option<DiscoveryConfig> {
+        let FilterOptions { interfaces, family, network } = &self.filter;
         let is_wanted = self.discover
             || self.filter.are_given()
             || self.peer_network.is_some()
             || self.per_path.is_some();
-        (!self.no_discover && (is_wanted || usual)).then(|| DiscoveryConfig {
-            filter: self.filter.filter(),
-            peer_networks: self.peer_network.clone().unwrap_or_default(),
-            links_per_path: self.per_path.unwrap_or(1),
+        let is_on = !self.no_discover && (is_wanted || usual.discover.unwrap_or(false));
+        is_on.then(|| DiscoveryConfig {
+            filter: AddressFilter {
+                interfaces: or(interfaces, &usual.interfaces),
+                families: or(family, &usual.family),
+                networks: or(network, &usual.network),
+            },
+            peer_networks: or(&self.peer_network, &usual.peer_network),
+            links_per_path: self.per_path.or(usual.per_path).unwrap_or(1),
         })
     }
+}
+
+/// An option, or else what an entry says, or else what nobody needs to say.
+fn or<T: Clone + Default>(option: &Option<T>, entry: &Option<T>) -> T {
+    option.as_ref().or(entry.as_ref()).cloned().unwrap_or_default()
 }
 
 /// The address from which links are found, if `link` is not to be taken as it stands.
@@ -195,3 +224,59 @@ impl Told {
 /// What the peer reads where this host tells nothing.
 pub(crate) const NOT_TOLD: (Status, &str) =
     (Status::NotPermitted, "this host does not tell its addresses (--no-discover)");
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: DiscoveryOptions,
+    }
+
+    fn config(arguments: &[&str], usual: &PeerPaths) -> Option<DiscoveryConfig> {
+        let command = Command::try_parse_from(["connect"].iter().chain(arguments)).unwrap();
+        command.options.config(usual)
+    }
+
+    #[test]
+    fn options_come_before_the_entry_of_the_peer() {
+        let named = PeerPaths::default();
+        assert!(config(&[], &named).is_none());
+        assert!(config(&["--discover"], &named).is_some());
+        assert!(config(&["--interfaces", "eth0"], &named).is_some_and(|config| !config.filter.is_default()));
+        assert!(config(&[], &PeerPaths::found()).is_some_and(|config| config.filter.is_default()));
+        assert!(config(&["--no-discover"], &PeerPaths::found()).is_none());
+        let entry =
+            PeerPaths { interfaces: Some("eth0".parse().unwrap()), per_path: Some(2), ..PeerPaths::found() };
+        let of = |arguments: &[&str]| {
+            let config = config(arguments, &entry).unwrap();
+            (config.filter.interfaces.allows("eth0"), config.links_per_path)
+        };
+        assert_eq!(of(&[]), (true, 2));
+        assert_eq!(of(&["--interfaces", "wlan0"]), (false, 2));
+        assert_eq!(of(&["--per-path", "3"]), (true, 3));
+        assert!(config(&[], &PeerPaths { discover: Some(false), ..entry }).is_none());
+    }
+
+    #[test]
+    fn links_that_say_how_they_leave_are_taken_as_they_stand() {
+        let given = |link: &str, filter: &str| {
+            let interfaces = if filter.is_empty() { Default::default() } else { filter.parse().unwrap() };
+            let filter = AddressFilter { interfaces, ..AddressFilter::default() };
+            let config = DiscoveryConfig { filter, ..DiscoveryConfig::default() };
+            given(&link.parse().unwrap(), &config).map(|given| (given.address.to_string(), given.policy.tier))
+        };
+        assert_eq!(given("tcp:h,tier=2,cc=bbr", ""), Some(("h:7700,cc=bbr".to_owned(), 2)));
+        for link in ["tcp:h,iface=eth0", "tcp:h,source=10.0.0.1", "tcp:h,quota=5GB", "exec:true", "stdio:"] {
+            assert_eq!(given(link, "eth0"), None, "{link}");
+        }
+        for link in ["tcp:localhost:1", "tcp:127.0.0.1", "tcp:[::1]:1"] {
+            assert_eq!(given(link, ""), None, "{link}");
+            assert!(given(link, "eth0").is_some(), "{link} must not pass the filter by");
+        }
+    }
+}

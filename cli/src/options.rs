@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bondwire::{BondConfig, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
 
-use crate::discovery::DiscoveryOptions;
+use crate::discovery::{DiscoveryOptions, PeerPaths};
 use crate::failure::{Exit, Failure};
 use crate::keys;
 use crate::link_spec::LinkSpec;
@@ -129,8 +129,8 @@ pub(crate) struct PeerOptions {
 pub(crate) struct Destination {
     pub(crate) links: Vec<LinkSpec>,
     pub(crate) peer: PeerProof,
-    /// Whether further links are found by themselves, unless an option says.
-    pub(crate) discovers: bool,
+    /// What is found by itself, unless an option says.
+    pub(crate) paths: PeerPaths,
 }
 
 /// How the peer proves itself.
@@ -196,8 +196,9 @@ impl PeerOptions {
         };
         match (names.next(), names.next(), proof) {
             (None, _, Some(peer)) => {
-                let discovers = matches!(peer, PeerProof::Invitation(_));
-                Ok(Destination { links, peer, discovers })
+                let pairs = matches!(peer, PeerProof::Invitation(_));
+                let paths = if pairs { PeerPaths::found() } else { PeerPaths::default() };
+                Ok(Destination { links, peer, paths })
             }
             (None, _, None) => Err(usage(
                 "who the peer is, is required: --peer PUBKEY, or the name of a remembered peer in place of links; \
@@ -222,6 +223,7 @@ impl PeerOptions {
                 "no link to {name} is remembered; name some: connect {name} tcp:HOST"
             )));
         }
-        Ok(Destination { links, peer: PeerProof::Key(peer.key), discovers: true })
+        let paths = PeerPaths { discover: peer.paths.discover.or(Some(true)), ..peer.paths.clone() };
+        Ok(Destination { links, peer: PeerProof::Key(peer.key), paths })
     }
 }

@@ -15,6 +15,7 @@ pub(crate) use watch::{Change, PeersWatch};
 
 use bondwire::PublicKey;
 
+use crate::discovery::PeerPaths;
 use crate::forward::permits::Permit;
 use crate::link_spec::LinkSpec;
 
@@ -32,6 +33,8 @@ pub(crate) struct Peer {
     /// LINKs of this host's listen by which it may come in.
     pub(crate) permit_links: Option<Vec<LinkSpec>>,
     pub(crate) limits: Limits,
+    /// Over which paths it is dialled.
+    pub(crate) paths: PeerPaths,
 }
 
 /// How much of this host one peer may take.

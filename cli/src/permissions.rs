@@ -104,6 +104,7 @@ mod tests {
             permit_listen: listen.map(permits),
             permit_links: None,
             limits: Limits::default(),
+            paths: Default::default(),
         }
     }
 

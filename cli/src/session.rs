@@ -8,7 +8,7 @@ use bondwire::{Bond, BondConfig, Identity, PublicKey};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::discovery;
+use crate::discovery::{self, PeerPaths};
 use crate::failure::{Exit, Failure};
 use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
@@ -63,16 +63,16 @@ impl Session {
     pub(crate) async fn over_ssh(options: &PeerOptions, target: &SshTarget) -> Result<Self, Failure> {
         let (listener, far) = FarListener::start(target, options.cipher.for_other_end()).await?;
         let peer = PeerProof::Invitation(far.invitation);
-        let session = Self::to(options, Destination { links: far.links, peer, discovers: true })?;
+        let session = Self::to(options, Destination { links: far.links, peer, paths: PeerPaths::found() })?;
         *session.far() = Some(listener);
         Ok(session)
     }
 
     fn to(options: &PeerOptions, destination: Destination) -> Result<Self, Failure> {
-        let Destination { links, peer, discovers } = destination;
+        let Destination { links, peer, paths } = destination;
         Media::check(&links)?;
         let media = Media::default();
-        let found = options.discovery.config(discovers);
+        let found = options.discovery.config(&paths);
         let links = LinkTable::new(media.clone(), links, found)
             .map_err(|excluded| Failure::new(Exit::Usage, excluded))?;
         let config = options.cipher.bond_config()?;

@@ -11,12 +11,15 @@ use std::str::FromStr;
 
 use bondwire::PublicKey;
 use bondwire::limits::BONDS_PER_PEER_MAX;
+use bondwire_tcp::limits::LINKS_PER_PATH_MAX;
+use bondwire_tcp::{Families, InterfaceFilter, NetworkFilter};
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
 
 use super::error::TextError;
 use super::{Limits, Peer, PeerName, Peers};
+use crate::discovery::PeerPaths;
 use crate::failure::Failure;
 use crate::forward::permits::Permit;
 use crate::keys;
@@ -56,6 +59,12 @@ struct Entry {
     streams_max: Option<NonZeroU64>,
     receive_buffer_bytes: Option<NonZeroU64>,
     send_buffer_bytes: Option<NonZeroU64>,
+    discover: Option<bool>,
+    interfaces: Option<Text<InterfaceFilter>>,
+    family: Option<Text<Families>>,
+    network: Option<Text<NetworkFilter>>,
+    peer_network: Option<Text<NetworkFilter>>,
+    per_path: Option<PerPath>,
 }
 
 impl PeersFile {
@@ -133,8 +142,16 @@ fn parse(text: &str) -> Result<Peers, TextError> {
             receive_buffer_bytes: entry.receive_buffer_bytes.map(NonZeroU64::get),
             send_buffer_bytes: entry.send_buffer_bytes.map(NonZeroU64::get),
         };
+        let paths = PeerPaths {
+            discover: entry.discover,
+            interfaces: entry.interfaces.map(|Text(filter)| filter),
+            family: entry.family.map(|Text(families)| families),
+            network: entry.network.map(|Text(filter)| filter),
+            peer_network: entry.peer_network.map(|Text(filter)| filter),
+            per_path: entry.per_path.map(|PerPath(number)| number),
+        };
         let Entry { links, permit_open, permit_listen, permit_links, .. } = entry;
-        peers.push(Peer { name, key, links, permit_open, permit_listen, permit_links, limits });
+        peers.push(Peer { name, key, links, permit_open, permit_listen, permit_links, limits, paths });
     }
     Ok(Peers(peers))
 }
@@ -159,6 +176,20 @@ impl<'de> Deserialize<'de> for BondsMax {
             return Ok(Self(max));
         }
         Err(serde::de::Error::custom(format!("a peer has 1 to {BONDS_PER_PEER_MAX} bonds, not {max}")))
+    }
+}
+
+/// A number of links over each path.
+struct PerPath(u8);
+
+impl<'de> Deserialize<'de> for PerPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        if (1..=LINKS_PER_PATH_MAX).contains(&number) {
+            return Ok(Self(number));
+        }
+        let message = format!("a path has 1 to {LINKS_PER_PATH_MAX} links, not {number}");
+        Err(serde::de::Error::custom(message))
     }
 }
 
@@ -246,6 +277,37 @@ mod tests {
         let board = peers.with_key(&PublicKey([2; 32])).unwrap();
         assert_eq!((board.name.as_str(), &board.permit_open), ("board", &None));
         assert!(parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn paths_to_a_peer_are_read_and_their_faults_named() {
+        let start = format!("[peer.a]\nkey = \"{}\"\n", key(1));
+        let paths = |lines: &str| {
+            let peers = parse(&format!("{start}{lines}\n"))?;
+            Ok::<_, TextError>(peers.named(&"a".parse().unwrap()).unwrap().paths.clone())
+        };
+        assert_eq!(paths("").unwrap(), PeerPaths::default());
+        let all = "discover = false\ninterfaces = \"eth*,!eth1\"\nfamily = \"both\"\nnetwork = \"10.0.0.0/8\"\n\
+                   peer-network = \"!10.9.0.0/16\"\nper-path = 2";
+        let expected = PeerPaths {
+            discover: Some(false),
+            interfaces: Some("eth*,!eth1".parse().unwrap()),
+            family: Some(Families::Both),
+            network: Some("10.0.0.0/8".parse().unwrap()),
+            peer_network: Some("!10.9.0.0/16".parse().unwrap()),
+            per_path: Some(2),
+        };
+        assert_eq!(paths(all).unwrap(), expected);
+        for (line, fault) in [
+            ("interfaces = \"eth0,\"", "has an empty entry"),
+            ("family = \"5\"", "not an address family"),
+            ("network = \"10.0.0.1/8\"", "the network is 10.0.0.0/8"),
+            ("per-path = 0", "a path has 1 to 8 links, not 0"),
+            ("discover = \"no\"", "boolean"),
+        ] {
+            let message = paths(line).unwrap_err().to_string();
+            assert!(message.starts_with(":3:") && message.contains(fault), "{message}");
+        }
     }
 
     #[test]

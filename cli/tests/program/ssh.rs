@@ -84,8 +84,9 @@ fn one_login_starts_pairs_and_carries_and_the_far_end_goes_with_it() {
 #[test]
 fn the_end_of_the_session_ends_the_command() {
     let login = Login::new(SSH);
-    let connecting = login.start(&["connect", "ssh:localhost"]);
-    connecting.wait_for("paired with ");
+    let connecting = login.start(&["connect", "ssh:localhost", "--name", "board"]);
+    // Not the far end's word of it, which stands in the log, too.
+    connecting.wait_for("paired with board");
     rustix::process::kill_process(login.pid(), rustix::process::Signal::KILL).unwrap();
     let ended = connecting.wait().assert_code(6);
     assert!(ended.error_line().contains("the ssh session to localhost has ended"), "{}", ended.stderr);
