@@ -16,6 +16,8 @@ mod pairing;
 mod peers;
 #[cfg(unix)]
 mod pipe;
+#[cfg(target_os = "linux")]
+mod readme;
 #[cfg(unix)]
 mod remote;
 #[cfg(unix)]

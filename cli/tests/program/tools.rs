@@ -11,7 +11,7 @@ use crate::pair::{Pair, address_behind, free_port, page, web_server};
 use crate::user::{PATIENCE, PROGRAM, Running, User};
 
 /// Whether these programs are there, and root where that is needed. Says loudly if not, and fails if it must not be so.
-fn able(programs: &[&str], as_root: bool) -> bool {
+pub(crate) fn able(programs: &[&str], as_root: bool) -> bool {
     let missing = programs.iter().find(|program| find(program).is_none());
     let what = match missing {
         Some(program) => format!("{program} is not installed"),
@@ -30,8 +30,9 @@ fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// Runs a command to its end, which has to be a good one.
 #[track_caller]
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
     output
