@@ -37,14 +37,24 @@ const IPERF_PORT: u16 = 5201;
 const SOCKS_PORT: u16 = 1080;
 
 /// Which way `iperf3` sends, while `curl` downloads.
-#[derive(Clone, Copy)]
-struct Case {
-    name: &'static str,
-    iperf_sends: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    SameWay,
+    BothWays,
 }
 
-const CASES: [Case; 2] =
-    [Case { name: "same-way", iperf_sends: false }, Case { name: "both-ways", iperf_sends: true }];
+impl Case {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SameWay => "same-way",
+            Self::BothWays => "both-ways",
+        }
+    }
+
+    fn iperf_sends(self) -> bool {
+        self == Self::BothWays
+    }
+}
 
 /// What one run brought.
 #[derive(Serialize)]
@@ -53,8 +63,6 @@ struct Outcome {
     loaded_ms: [f64; 3],
     iperf_mbytes_per_second: f64,
     curl_mbytes_per_second: f64,
-    /// Of the sum of plain TCP in that direction; one value for each direction that is in use.
-    shares: Vec<f64>,
 }
 
 /// Measures the echo of an idle bond, and of a full one.
@@ -65,7 +73,6 @@ pub fn run(options: &Options) -> Result<Report> {
     let length = Duration::from_secs(options.seconds.unwrap_or(DEFAULT_SECONDS));
     let shape = Shape::new(50, Duration::from_millis(10));
     let network = options.emulated(&[shape; LINKS])?;
-    let sums = plain_sums(options, &network)?;
     let mut report = Report::new(&[
         format!("An ssh session with a terminal, an iperf3 and a curl through a SOCKS proxy, over two links, each {shape}."),
         format!(
@@ -74,10 +81,7 @@ pub fn run(options: &Options) -> Result<Report> {
         ),
         "The forward of ssh has the class interactive. same-way: iperf3 and curl both download; both-ways: iperf3 uploads."
             .into(),
-        format!(
-            "Shares of plain TCP on each link alone, added up: {:.2} MB/s up, {:.2} MB/s down.",
-            sums.up, sums.down
-        ),
+        "The sum: plain TCP on each link alone, added up; both ways with iperf3 and curl at once there, too.".into(),
         format!("TCP with {} for congestion control.", network.congestion_control()?),
     ]);
     let mut table = Table::new(&[
@@ -89,17 +93,21 @@ pub fn run(options: &Options) -> Result<Report> {
         "iperf3, MB/s",
         "curl, MB/s",
         "of the sum",
+        "of, MB/s",
     ]);
     let mut runs = Vec::new();
-    for case in options.choose(CASES.to_vec(), |case| case.name)? {
+    for case in options.choose(vec![Case::SameWay, Case::BothWays], |case| case.name())? {
+        let sums = plain_sums(options, &network, case, length)?;
         for round in 1..=options.rounds {
-            progress(&format!("interactive: {}, round {round}", case.name));
-            match measure(options, &network, case, &sums, length) {
+            progress(&format!("interactive: {}, round {round}", case.name()));
+            match measure(options, &network, case, length) {
                 Ok(outcome) => {
-                    table.rows.push(row(case, round, &outcome));
-                    runs.push(json!({ "case": case.name, "round": round, "outcome": outcome }));
+                    table.rows.push(row(case, round, &outcome, sums));
+                    runs.push(json!({
+                        "case": case.name(), "round": round, "outcome": outcome, "plain_mbytes_per_second": sums,
+                    }));
                 }
-                Err(error) => report.failures.push(format!("{}, round {round}: {error:#}", case.name)),
+                Err(error) => report.failures.push(format!("{}, round {round}: {error:#}", case.name())),
             }
         }
     }
@@ -108,48 +116,57 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn row(case: Case, round: u32, outcome: &Outcome) -> Vec<String> {
+fn row(case: Case, round: u32, outcome: &Outcome, sums: [f64; 2]) -> Vec<String> {
     let three = |figures: [f64; 3]| figures.map(|figure| format!("{figure:.1}")).join(", ");
-    let shares: Vec<_> = outcome.shares.iter().map(|share| format!("{:.1} %", 100.0 * share)).collect();
+    let (iperf, curl) = (outcome.iperf_mbytes_per_second, outcome.curl_mbytes_per_second);
+    let [up, down] = sums;
+    let (shares, of) = match case {
+        Case::SameWay => (format!("{:.1} %", 100.0 * (iperf + curl) / down), format!("{down:.2}")),
+        Case::BothWays => (
+            format!("{:.1} % up, {:.1} % down", 100.0 * iperf / up, 100.0 * curl / down),
+            format!("{up:.2} up, {down:.2} down"),
+        ),
+    };
     vec![
-        case.name.into(),
+        case.name().into(),
         round.to_string(),
         three(outcome.idle_ms),
         three(outcome.loaded_ms),
         format!("{:.2}", outcome.loaded_ms[1] / outcome.idle_ms[1]),
-        format!("{:.2}", outcome.iperf_mbytes_per_second),
-        format!("{:.2}", outcome.curl_mbytes_per_second),
-        shares.join(" up, ") + if case.iperf_sends { " down" } else { "" },
+        format!("{iperf:.2}"),
+        format!("{curl:.2}"),
+        shares,
+        of,
     ]
 }
 
-/// Plain TCP on each link alone, added up, in MB/s.
-struct Sums {
-    up: f64,
-    down: f64,
-}
-
-fn plain_sums(options: &Options, network: &Network) -> Result<Sums> {
+/// What plain TCP moves on each link alone, added up, in MB/s: up (where the case does) and down.
+fn plain_sums(options: &Options, network: &Network, case: Case, length: Duration) -> Result<[f64; 2]> {
     let _server = options.programs.serve(&network.far, Transport::Plain)?;
     let _iperf = iperf_server(&network.far)?;
-    let length = Duration::from_secs(options.seconds.unwrap_or(DEFAULT_SECONDS).min(8));
     let (mut up, mut down) = (0.0, 0.0);
     for index in 0..LINKS {
-        progress(&format!("interactive: plain TCP on link {}", index + 1));
+        progress(&format!("interactive: {}, plain TCP on link {}", case.name(), index + 1));
         let host = address(index, true).to_string();
-        up += iperf(&network.near, &host, true, length)?;
-        down += download(&network.near, &[], &host, length)?;
+        let rates = std::thread::scope(|scope| {
+            let sends = case.iperf_sends();
+            let iperf = sends.then(|| scope.spawn(|| iperf(&network.near, &host, true, length)));
+            let curl = download(&network.near, &[], &host, length)?;
+            let iperf = iperf.map(|iperf| iperf.join().map_err(panicked)?).transpose()?;
+            anyhow::Ok((iperf.unwrap_or_default(), curl))
+        });
+        let (of_iperf, of_curl) = rates?;
+        up += of_iperf;
+        down += of_curl;
     }
-    Ok(Sums { up, down })
+    Ok([up, down])
 }
 
-fn measure(
-    options: &Options,
-    network: &Network,
-    case: Case,
-    sums: &Sums,
-    length: Duration,
-) -> Result<Outcome> {
+fn panicked(_: Box<dyn std::any::Any + Send>) -> anyhow::Error {
+    anyhow::anyhow!("a measuring thread panicked")
+}
+
+fn measure(options: &Options, network: &Network, case: Case, length: Duration) -> Result<Outcome> {
     let Network { near, far, .. } = network;
     let _server = options.programs.serve(far, Transport::Plain)?;
     let _iperf = iperf_server(far)?;
@@ -171,25 +188,18 @@ fn measure(
     let idle = session.echo(length, PAUSE)?;
     let proxy = format!("socks5h://127.0.0.1:{SOCKS_PORT}");
     let (loaded, iperf_rate, curl_rate) = std::thread::scope(|scope| {
-        let iperf = scope.spawn(|| iperf(near, "127.0.0.1", case.iperf_sends, length));
+        let iperf = scope.spawn(|| iperf(near, "127.0.0.1", case.iperf_sends(), length));
         let curl = scope.spawn(|| download(near, &["--proxy", &proxy], "127.0.0.1", length));
         std::thread::sleep(WARM_UP);
         let loaded = session.echo(length, PAUSE);
-        let panicked = |_| anyhow::anyhow!("a measuring thread panicked");
         let curl_rate = curl.join().map_err(panicked)??;
         anyhow::Ok((loaded?, iperf.join().map_err(panicked)??, curl_rate))
     })?;
-    let shares = if case.iperf_sends {
-        vec![iperf_rate / sums.up, curl_rate / sums.down]
-    } else {
-        vec![(iperf_rate + curl_rate) / sums.down]
-    };
     Ok(Outcome {
         idle_ms: summary(idle),
         loaded_ms: summary(loaded),
         iperf_mbytes_per_second: iperf_rate,
         curl_mbytes_per_second: curl_rate,
-        shares,
     })
 }
 
