@@ -24,6 +24,8 @@ mod remote;
 mod socks;
 #[cfg(unix)]
 mod ssh;
+#[cfg(unix)]
+mod stolen;
 #[cfg(target_os = "linux")]
 mod tools;
 #[cfg(unix)]
