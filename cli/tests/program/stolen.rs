@@ -217,5 +217,8 @@ fn it_comes_in_only_by_its_links_and_tests_no_speed() {
         links.iter().any(|link| link["why"].as_str().is_some_and(|why| why.contains("permit-links")))
     });
     let links = status["bonds"][0]["links"].as_array().unwrap();
-    assert!(links.iter().all(|link| link["dialled"] == *theft.link || link["state"] == "missing"), "{status:#}");
+    assert!(
+        links.iter().all(|link| link["dialled"] == *theft.link || link["state"] == "missing"),
+        "{status:#}"
+    );
 }
