@@ -35,6 +35,10 @@ enum Command {
     ForwardCut(Measurement),
     /// A steady stream while each of two links goes silent: gaps and latencies
     Failover(Measurement),
+    /// Echoes of an ssh session beside iperf3 and curl
+    Interactive(Measurement),
+    /// What links with weights, caps, quotas and in reserve carry
+    Policies(Measurement),
     /// The first seconds of new connections on long links
     Startup(Measurement),
     /// 256 bonds on one listener: fairness, and their return after it was killed
@@ -160,6 +164,8 @@ fn run(command: Command) -> Result<bool> {
         Command::Shaped(measurement) => (scenarios::shaped::run, measurement),
         Command::ForwardCut(measurement) => (scenarios::forward_cut::run, measurement),
         Command::Failover(measurement) => (scenarios::failover::run, measurement),
+        Command::Interactive(measurement) => (scenarios::interactive::run, measurement),
+        Command::Policies(measurement) => (scenarios::policies::run, measurement),
         Command::Startup(measurement) => (scenarios::startup::run, measurement),
         Command::Many(measurement) => (scenarios::many::run, measurement),
         Command::Latency(measurement) => (scenarios::latency::run, measurement),

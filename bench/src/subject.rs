@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -71,6 +71,13 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The LINK to a listener at that address.
+    #[must_use]
+    pub fn link(&self, address: Ipv4Addr) -> String {
+        let options = self.link_options.iter().map(|options| format!(",{options}")).collect::<String>();
+        format!("tcp:{address}:{BOND_PORT}{options}")
+    }
+
     /// Starts the measuring server in `host`, on all its addresses.
     ///
     /// # Errors
@@ -156,12 +163,37 @@ impl Keys {
         links: &[Ipv4Addr],
         port: u16,
     ) -> Result<Service> {
-        let mut command = self.command(programs, host, "connect");
-        self.add_peer(&mut command, programs, index, links)?;
         let options =
             programs.forward_options.iter().map(|options| format!(",{options}")).collect::<String>();
-        command.arg("-L").arg(format!("127.0.0.1:{port}:127.0.0.1:{SERVER_PORT}{options}"));
-        Service::start("bondwire connect", &mut command)
+        let forward = format!("127.0.0.1:{port}:127.0.0.1:{SERVER_PORT}{options}");
+        let links: Vec<_> = links.iter().map(|&link| programs.link(link)).collect();
+        self.connect_with(programs, host, index, &links, &["-L".into(), forward])
+    }
+
+    /// The same over these LINKs, with other forwards or any further arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn connect_with(
+        &self,
+        programs: &Programs,
+        host: &Namespace,
+        index: usize,
+        links: &[String],
+        arguments: &[String],
+    ) -> Result<Service> {
+        let mut command = self.command(programs, host, "connect");
+        self.add_peer(&mut command.args(links), programs, index)?;
+        Service::start("bondwire connect", command.args(arguments))
+    }
+
+    /// What a running command says when it is asked on its control socket, such as `status connect --json`.
+    ///
+    /// # Errors
+    /// With what the program says.
+    pub fn ask(&self, programs: &Programs, host: &Namespace, arguments: &[&str]) -> Result<String> {
+        let Some((action, rest)) = arguments.split_first() else { bail!("ask what?") };
+        output_of("bondwire", self.command(programs, host, action).args(rest))
     }
 
     /// Runs `bondwire speed` as client 0, sending for `seconds` after `omit_seconds` that do not count.
@@ -177,7 +209,8 @@ impl Keys {
         seconds: u64,
     ) -> Result<(Speed, Usage)> {
         let mut command = self.command(programs, host, "speed");
-        self.add_peer(&mut command, programs, 0, links)?;
+        command.args(links.iter().map(|&link| programs.link(link)));
+        self.add_peer(&mut command, programs, 0)?;
         command.args(["--direction", "send", "--json"]);
         command.args(["--omit", &omit_seconds.to_string(), "--seconds", &seconds.to_string()]);
         let limit = Duration::from_secs(omit_seconds + seconds) + SLACK;
@@ -185,19 +218,8 @@ impl Keys {
         Ok((Speed::parse(&output)?, usage))
     }
 
-    fn add_peer(
-        &self,
-        command: &mut Command,
-        programs: &Programs,
-        index: usize,
-        links: &[Ipv4Addr],
-    ) -> Result<()> {
+    fn add_peer(&self, command: &mut Command, programs: &Programs, index: usize) -> Result<()> {
         let client = self.clients.get(index).context("there is no such client key")?;
-        for link in links {
-            let options =
-                programs.link_options.iter().map(|options| format!(",{options}")).collect::<String>();
-            command.arg(format!("tcp:{link}:{BOND_PORT}{options}"));
-        }
         command.arg("--key").arg(&client.file).args(["--peer", &self.listener.public]);
         command.args(&programs.bondwire_arguments);
         Ok(())

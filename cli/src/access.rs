@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bondwire::{Bond, Listener, PeerLimits, PublicKey};
+use bondwire::{Listener, PeerLimits, PublicKey};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
@@ -69,9 +69,9 @@ impl Access {
         }
     }
 
-    /// What the peer of `bond` is called, if it has a name.
-    pub(crate) fn known_name_of(&self, bond: &Bond) -> Option<String> {
-        Some(self.peers.borrow().with_key(&bond.peer()?)?.name.to_string())
+    /// What the host with this key is called, if it has a name.
+    pub(crate) fn known_name_of(&self, key: &PublicKey) -> Option<String> {
+        Some(self.peers.borrow().with_key(key)?.name.to_string())
     }
 
     /// What the host with this key may do now.

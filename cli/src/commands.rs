@@ -20,6 +20,8 @@ mod report;
 mod speed;
 #[cfg(unix)]
 mod status;
+#[cfg(unix)]
+mod stop;
 
 use clap::Subcommand;
 
@@ -53,10 +55,13 @@ pub(crate) enum Command {
     /// Set the level of a running command's log
     #[cfg(unix)]
     Log(log_level::Log),
+    /// End a running command, as Ctrl-C there does, and wait until its ports are free
+    #[cfg(unix)]
+    Stop(stop::Stop),
     /// Write all that a maintainer would ask for into one file, without secrets
     #[cfg(unix)]
     Report(report::Report),
-    /// Measure a bond: how much arrives, verified, and over which links
+    /// Measure a bond, the running one where there is one: how much arrives, verified, and over which links
     Speed(speed::Speed),
     /// List the remembered peers, forget or rename one
     Peers(peers::PeersCommand),
@@ -100,5 +105,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Log(command) => command.run().await,
         #[cfg(unix)]
         Command::Report(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Stop(command) => command.run().await,
     }
 }

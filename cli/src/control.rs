@@ -21,8 +21,9 @@ use std::sync::Arc;
 use bondwire::Bond;
 use clap::Args;
 
-use self::program::{Dialling, Program, Registered};
+use self::program::{Dialling, PeerNaming, Program, Registered};
 use crate::failure::Failure;
+use crate::signals::Stop;
 
 /// The control socket of a command.
 #[derive(Args)]
@@ -41,19 +42,21 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Opens the control socket. Without one the command runs all the same, unless its user gave it a name.
+    /// Opens the control socket, over which `stop` can be asked for. Without one the command runs all the same, unless
+    /// its user gave it a name.
     pub(crate) async fn open(
         option: &ControlOption,
         peer_name: Option<&str>,
         command: &'static str,
+        stop: Stop,
     ) -> Result<Self, Failure> {
         let (wanted, usual) = (option.control.as_deref(), peer_name.unwrap_or(command));
         #[cfg(unix)]
         if wanted != Some("none") {
-            return open_socket(wanted, usual, command).await;
+            return open_socket(wanted, usual, command, stop).await;
         }
         Ok(Self {
-            program: Program::new(wanted.unwrap_or(usual).to_owned(), command),
+            program: Program::new(wanted.unwrap_or(usual).to_owned(), command, stop),
             #[cfg(unix)]
             server: None,
         })
@@ -63,7 +66,7 @@ impl Control {
     pub(crate) fn register(
         &self,
         bond: &Bond,
-        peer_name: Option<String>,
+        peer_name: PeerNaming,
         dialling: Option<Dialling>,
     ) -> Registered {
         self.program.register(bond.clone(), peer_name, dialling)
@@ -81,7 +84,12 @@ impl Control {
 }
 
 #[cfg(unix)]
-async fn open_socket(wanted: Option<&str>, usual: &str, command: &'static str) -> Result<Control, Failure> {
+async fn open_socket(
+    wanted: Option<&str>,
+    usual: &str,
+    command: &'static str,
+    stop: Stop,
+) -> Result<Control, Failure> {
     use folder::FolderError;
 
     let folder = folder::path();
@@ -91,7 +99,7 @@ async fn open_socket(wanted: Option<&str>, usual: &str, command: &'static str) -
         name = format!("{usual}-{}", std::process::id());
         opened = folder::open(&folder, &name).await;
     }
-    let program = Program::new(name, command);
+    let program = Program::new(name, command, stop);
     let server = match opened {
         Ok(socket) => Some(tokio::spawn(server::run(socket, Arc::clone(&program)))),
         Err(error) if wanted.is_some() => return Err(Failure::configuration(error)),

@@ -5,6 +5,8 @@ use std::fmt;
 /// Exit codes of the program; scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
+    /// `bondwire stop` asked for it.
+    Stopped = 0,
     /// The command line cannot be understood.
     Usage = 2,
     /// A key, a file, an address of this host or a permission is not as it must be.
@@ -42,6 +44,10 @@ impl Failure {
         Self::new(Exit::Interrupted, "interrupted")
     }
 
+    pub(crate) fn stopped() -> Self {
+        Self::new(Exit::Stopped, "stopped")
+    }
+
     /// The exit code of the process.
     pub(crate) fn code(&self) -> u8 {
         self.exit as u8
@@ -49,7 +55,7 @@ impl Failure {
 
     /// Whether the user asked for this end, so that nothing needs to be said about it.
     pub(crate) fn is_interruption(&self) -> bool {
-        self.exit == Exit::Interrupted
+        matches!(self.exit, Exit::Interrupted | Exit::Stopped)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bondwire::{LinkId, LinkSnapshot, LinkState, LinkStats};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::output::rounded;
 
@@ -20,10 +20,10 @@ struct Seen {
 }
 
 /// One link in a report. The names are those of `--json`.
-#[derive(Debug, Clone, Serialize, PartialEq)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub(crate) struct LinkRow {
     pub(crate) link: String,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     pub(crate) state: String,
     /// Stream bytes that the link carried, both ways.
     pub(crate) bytes: u64,
@@ -84,7 +84,7 @@ impl Seen {
         let since = |counter: fn(&LinkStats) -> u64| counter(now).saturating_sub(counter(before));
         LinkRow {
             link: self.now.name.clone(),
-            kind: self.now.kind,
+            kind: self.now.kind.to_owned(),
             state: self.now.state.to_string(),
             bytes: since(|stats| stats.sent_data_bytes) + since(|stats| stats.received_data_bytes),
             mbytes_per_second: 0.0,

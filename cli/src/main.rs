@@ -1,5 +1,14 @@
 //! The `bondwire` program: several links between two hosts as one connection.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(
+    not(unix),
+    allow(
+        dead_code,
+        unused_imports,
+        irrefutable_let_patterns,
+        reason = "control sockets and Unix sockets are Unix ones; what only they use stands idle elsewhere"
+    )
+)]
 
 mod access;
 mod addresses;

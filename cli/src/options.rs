@@ -152,6 +152,20 @@ impl PeerOptions {
         })
     }
 
+    /// The name, if they say nothing but that of a peer or of a running command.
+    #[cfg(unix)]
+    pub(crate) fn only_name(&self) -> Option<&PeerName> {
+        let plain = self.peer.is_none()
+            && !self.accept_any_peer
+            && self.key.key.is_none()
+            && self.peers.peers.is_none()
+            && self.cipher.cipher.is_none();
+        match &self.targets[..] {
+            [Target::Peer(name)] if plain => Some(name),
+            _ => None,
+        }
+    }
+
     /// The host to log in and start the other end, if they name one.
     pub(crate) fn ssh_target(&self) -> Result<Option<&SshTarget>, Failure> {
         let mut targets = self.targets.iter().filter_map(|target| match target {

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) permit_listen: Option<Vec<Permit>>,
     /// LINKs of this host's listen by which it may come in.
     pub(crate) permit_links: Option<Vec<LinkSpec>>,
+    /// Whether its speed tests are answered.
+    pub(crate) permit_speed: Option<bool>,
     pub(crate) limits: Limits,
     /// Over which paths it is dialled.
     pub(crate) paths: PeerPaths,

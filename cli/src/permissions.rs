@@ -14,6 +14,8 @@ pub(crate) struct Permissions {
     open_entry: Option<PeerName>,
     /// The same for what may be listened on.
     listen_entry: Option<PeerName>,
+    /// The peer whose entry forbids speed tests.
+    no_speed_entry: Option<PeerName>,
 }
 
 /// Something is not permitted.
@@ -30,6 +32,7 @@ impl Permissions {
             return Self { permits: defaults.clone(), ..Self::default() };
         };
         let entry = |own: &Option<_>| own.is_some().then(|| peer.name.clone());
+        let no_speed = peer.permit_speed == Some(false);
         Self {
             permits: Permits {
                 open: peer.permit_open.as_ref().unwrap_or(&defaults.open).clone(),
@@ -37,6 +40,7 @@ impl Permissions {
             },
             open_entry: entry(&peer.permit_open),
             listen_entry: entry(&peer.permit_listen),
+            no_speed_entry: no_speed.then(|| peer.name.clone()),
         }
     }
 
@@ -48,6 +52,16 @@ impl Permissions {
     /// Whether the peer may listen on `bind` of this host.
     pub(crate) fn may_listen(&self, bind: &Address) -> Result<(), Denied> {
         self.permits.may_listen(bind).map_err(|denied| Denied { denied, entry: self.listen_entry.clone() })
+    }
+
+    /// Whether the peer's speed tests are answered; if not, what says so.
+    pub(crate) fn may_test_speed(&self) -> Result<(), String> {
+        match &self.no_speed_entry {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "not permitted; it needs permit-speed = true of [peer.{name}] in the listener's peers file"
+            )),
+        }
     }
 }
 
@@ -103,6 +117,7 @@ mod tests {
             permit_open: open.map(permits),
             permit_listen: listen.map(permits),
             permit_links: None,
+            permit_speed: None,
             limits: Limits::default(),
             paths: Default::default(),
         }

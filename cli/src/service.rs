@@ -140,7 +140,13 @@ impl Served {
     async fn stream(&self, stream: BondStream) {
         let label = stream.label().to_owned();
         if label == SPEED_LABEL && self.services.speed {
-            return self.speed.serve(stream).await;
+            return match self.permissions().may_test_speed() {
+                Ok(()) => self.speed.serve(stream).await,
+                Err(why) => {
+                    tracing::warn!("refused a speed test: {why}");
+                    refuse_stream(stream, Status::NotPermitted, &why).await;
+                }
+            };
         }
         if label == PAIR_LABEL {
             return self.pair(stream).await;

@@ -1,44 +1,88 @@
 //! Ctrl-C and SIGTERM: the first asks the command to end well, the second ends the process at once.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::failure::{Exit, Failure};
 
-/// Tells when the user wants the command to end.
+/// Tells when the command is to end.
 #[derive(Clone)]
-pub(crate) struct Interrupt(watch::Receiver<bool>);
+pub(crate) struct Interrupt {
+    asked: watch::Receiver<Asked>,
+    by: Arc<watch::Sender<Asked>>,
+}
+
+/// Who wants the command to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nobody,
+    Signal,
+    /// `bondwire stop`.
+    Command,
+}
+
+/// Asks a command to end, as a signal does.
+#[derive(Clone)]
+pub(crate) struct Stop(Arc<watch::Sender<Asked>>);
+
+impl Stop {
+    pub(crate) fn now(&self) {
+        ask(&self.0, Asked::Command);
+    }
+}
+
+/// Whoever is first has asked.
+fn ask(asked: &watch::Sender<Asked>, who: Asked) {
+    asked.send_if_modified(|asked| {
+        let first = *asked == Asked::Nobody;
+        if first {
+            *asked = who;
+        }
+        first
+    });
+}
 
 impl Interrupt {
     /// Takes over the signals of the process.
     pub(crate) fn install() -> Result<Self, Failure> {
-        let (asked, interrupt) = watch::channel(false);
+        let (by, asked) = watch::channel(Asked::Nobody);
+        let by = Arc::new(by);
         let mut signals = Signals::new()
             .map_err(|error| Failure::configuration(format!("cannot listen for signals: {error}")))?;
+        let signalled = Arc::clone(&by);
         tokio::spawn(async move {
             signals.next().await;
-            asked.send_replace(true);
+            ask(&signalled, Asked::Signal);
             signals.next().await;
             std::process::exit(Exit::Interrupted as i32);
         });
-        Ok(Self(interrupt))
+        Ok(Self { asked, by })
     }
 
-    /// Waits for the first signal. Cancel safe.
-    pub(crate) async fn wait(&mut self) {
-        if self.0.wait_for(|asked| *asked).await.is_err() {
-            // The runtime is shutting down.
-            std::future::pending::<()>().await;
+    /// What asks for the end without a signal.
+    pub(crate) fn stop(&self) -> Stop {
+        Stop(Arc::clone(&self.by))
+    }
+
+    /// Waits until the command is to end; answers how. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> Failure {
+        match self.asked.wait_for(|asked| *asked != Asked::Nobody).await.as_deref() {
+            Ok(Asked::Command) => Failure::stopped(),
+            Ok(_) => Failure::interrupted(),
+            // Cannot be: this holds the other end.
+            Err(_) => std::future::pending().await,
         }
     }
 
-    /// Runs `work` until it ends or a signal comes.
+    /// Runs `work` until it ends or the command is to.
     pub(crate) async fn or<T>(
         &mut self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
             biased;
-            () = self.wait() => Err(Failure::interrupted()),
+            ended = self.wait() => Err(ended),
             result = work => result,
         }
     }

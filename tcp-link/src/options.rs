@@ -13,6 +13,7 @@ pub(crate) fn set_link_options(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// An error of one option, with the option in front.
+#[cfg(target_os = "linux")]
 fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chores;
+mod portable;
 mod sim;
 mod steps;
 mod test;
@@ -21,6 +22,8 @@ use xshell::Shell;
 enum Xtask {
     /// Everything that must be green before a change goes in
     Test(test::Test),
+    /// Compile for Windows, macOS, FreeBSD, and the engine for a microcontroller, where their standard libraries can be had
+    Portable(portable::Portable),
     /// Run the engine in the simulator: many seeds, or one again
     Sim(sim::Sim),
     #[command(flatten)]
@@ -45,6 +48,7 @@ fn main() -> Result<ExitCode> {
     shell.change_dir(root());
     match Xtask::parse() {
         Xtask::Test(test) => test.run(&shell),
+        Xtask::Portable(portable) => portable.run(&shell),
         Xtask::Sim(sim) => sim.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),

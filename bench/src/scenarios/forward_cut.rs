@@ -1,11 +1,8 @@
 //! A real download by `curl` through a port forward, while one of two paths is cut and comes back.
 
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -15,6 +12,7 @@ use crate::emulator::{Direction, Gate, Shape};
 use crate::network::{Network, address};
 use crate::report::{Report, Table};
 use crate::subject::{Route, SERVER_PORT, Subject};
+use crate::traffic::curl::Curl;
 use crate::traffic::pattern::Content;
 use crate::traffic::server::FILE_SEED;
 use crate::traffic::{Series, clock};
@@ -32,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(1);
 
 /// A download that takes longer has hung.
-const DOWNLOAD_LIMIT_SECONDS: u64 = 180;
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(180);
 
 /// How long a plain download on one link is measured, after a second of slow start.
 const BASELINE: Duration = Duration::from_secs(6);
@@ -177,7 +175,7 @@ pub fn run(options: &Options) -> Result<Report> {
 fn baseline(options: &Options, network: &Network, index: usize) -> Result<f64> {
     let _server = options.programs.serve(&network.far, crate::traffic::Transport::Plain)?;
     let target = (address(index, true), SERVER_PORT).into();
-    let mut curl = Curl::start(network, target)?;
+    let mut curl = download_of(network, target)?;
     let mut series = Series::default();
     let warm_up = Duration::from_secs(1);
     curl.read(|now_ns, length| {
@@ -190,7 +188,7 @@ fn baseline(options: &Options, network: &Network, index: usize) -> Result<f64> {
 fn download(options: &Options, network: &Network, subject: Subject, way: Way) -> Result<Download> {
     let route = Route::open(subject, &options.programs, [&network.near, &network.far], &far_addresses(2))?;
     let carried_before = carried_bytes(network);
-    let mut curl = Curl::start(network, route.address)?;
+    let mut curl = download_of(network, route.address)?;
     let (mut series, mut received, mut turns_ns) = (Series::default(), 0, Vec::new());
     let digest = curl.read(|now_ns, length| {
         series.add(now_ns, length);
@@ -207,6 +205,11 @@ fn download(options: &Options, network: &Network, subject: Subject, way: Way) ->
     curl.finish()?;
     ensure!(received == FILE_BYTES, "curl got {received} of {FILE_BYTES} bytes");
     Ok(Download { series, digest, turns_ns, carried_bytes: carried_bytes(network) - carried_before })
+}
+
+/// `curl` that downloads the file.
+fn download_of(network: &Network, server: std::net::SocketAddr) -> Result<Curl> {
+    Curl::start(&network.near, &[], &format!("http://{server}/{FILE_BYTES}"), DOWNLOAD_LIMIT)
 }
 
 fn carried_bytes(network: &Network) -> u64 {
@@ -249,50 +252,4 @@ fn row(outcome: &Outcome, alone: [f64; 2]) -> Vec<String> {
         format!("{:.0}", outcome.longest_gap_seconds * 1000.0),
         format!("{:.3}", outcome.carried_per_byte),
     ]
-}
-
-/// A running `curl` that downloads the file to its standard output.
-struct Curl(Child);
-
-impl Curl {
-    fn start(network: &Network, server: std::net::SocketAddr) -> Result<Self> {
-        let mut command: Command = network.near.command(Path::new("curl"));
-        command.args(["--silent", "--show-error", "--no-buffer", "--fail"]);
-        command.args(["--max-time", &DOWNLOAD_LIMIT_SECONDS.to_string(), "--noproxy", "*"]);
-        command.arg(format!("http://{server}/{FILE_BYTES}"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Ok(Self(child.context("cannot start curl")?))
-    }
-
-    /// Reads what it downloads and returns the SHA-256. `seen` is told when how many bytes came, and says
-    /// whether to go on.
-    fn read(&mut self, mut seen: impl FnMut(u64, u64) -> Result<bool>) -> Result<[u8; 32]> {
-        let mut output = self.0.stdout.take().context("curl's output was read before")?;
-        let mut hash = Sha256::new();
-        let mut block = vec![0; 64 << 10];
-        loop {
-            let length = output.read(&mut block)?;
-            if length == 0 || !seen(clock::now_ns(), length as u64)? {
-                return Ok(hash.finalize().into());
-            }
-            hash.update(&block[..length]);
-        }
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let mut said = String::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
-            stderr.read_to_string(&mut said)?;
-        }
-        let status = self.0.wait()?;
-        ensure!(status.success(), "curl failed ({status}): {}", said.trim());
-        Ok(())
-    }
-}
-
-impl Drop for Curl {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -5,9 +5,11 @@
 pub mod client;
 pub mod clock;
 pub mod crowd;
+pub mod curl;
 pub mod pattern;
 mod series;
 pub mod server;
+pub mod ssh;
 
 pub use series::{BUCKET, Series};
 

@@ -1,6 +1,6 @@
 //! `bondwire connect`
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bondwire::error::CloseReason;
@@ -90,7 +90,7 @@ impl Connect {
             ends.push(LocalEnd::socks(forward).await?);
         }
         let peer_name = self.peer.peer_name();
-        let control = Control::open(&self.control, peer_name.as_deref(), "connect").await?;
+        let control = Control::open(&self.control, peer_name.as_deref(), "connect", interrupt.stop()).await?;
         let dialled = session.dial()?;
         let mut tasks = JoinSet::new();
         let (current, bonds) = watch::channel(serve(&mut tasks, &dialled));
@@ -100,7 +100,7 @@ impl Connect {
             session: &session,
             introduction: &introduction,
             control: &control,
-            peer_name,
+            peer_name: Arc::new(peer_name.map_or_else(OnceLock::new, OnceLock::from)),
             forwards: &forwards,
             current,
         };
@@ -130,7 +130,8 @@ struct Running<'a> {
     session: &'a Session,
     introduction: &'a Introduction,
     control: &'a Control,
-    peer_name: Option<String>,
+    /// What the peer is called, once that is known.
+    peer_name: Arc<OnceLock<String>>,
     forwards: &'a Arc<Forwards>,
     current: watch::Sender<Carrier>,
 }
@@ -149,7 +150,10 @@ impl Running<'_> {
         let started = async {
             dialled.first_link().await?;
             if self.session.pairs() {
-                self.introduction.run(self.session, &dialled).await?;
+                if let Some(name) = self.introduction.run(self.session, &dialled).await? {
+                    // A peer is paired with once.
+                    let _ = self.peer_name.set(name.to_string());
+                }
             } else if let Some(peer) = dialled.bond.peer() {
                 tracing::info!("connected to {}", keys::public_key_text(&peer));
             }
@@ -193,7 +197,8 @@ impl Running<'_> {
     fn register(&self, dialled: &DialledBond) -> Registered {
         let links = Arc::clone(&self.session.links);
         let dialling = Dialling { links, forwards: Arc::clone(self.forwards) };
-        self.control.register(&dialled.bond, self.peer_name.clone(), Some(dialling))
+        let name = Arc::clone(&self.peer_name);
+        self.control.register(&dialled.bond, Box::new(move || name.get().cloned()), Some(dialling))
     }
 }
 
@@ -256,10 +261,10 @@ impl Introduction {
         }
     }
 
-    /// Gets to know the peer over its first bond, and writes it down.
-    async fn run(&self, session: &Session, dialled: &DialledBond) -> Result<(), Failure> {
+    /// Gets to know the peer over its first bond, and writes it down; answers its name.
+    async fn run(&self, session: &Session, dialled: &DialledBond) -> Result<Option<PeerName>, Failure> {
         let host = pairing::introduce(&dialled.bond).await?;
-        let Some(key) = dialled.bond.peer() else { return Ok(()) };
+        let Some(key) = dialled.bond.peer() else { return Ok(None) };
         session.pin(key);
         let name = match &self.name {
             Some(name) => WantedName::Given { name, option: NAME_OPTION },
@@ -271,7 +276,7 @@ impl Introduction {
         let again =
             if links.is_empty() { String::new() } else { format!("; from now on: bondwire connect {name}") };
         tracing::info!("paired with {name}: {key}{again}");
-        Ok(())
+        Ok(Some(name))
     }
 }
 

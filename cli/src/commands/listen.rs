@@ -113,7 +113,7 @@ impl Listen {
         let filter = self.filter.filter();
         let reachable: Vec<_> =
             listening.iter().flat_map(|(_, at)| addresses::links_to(at, &filter)).collect();
-        let control = Arc::new(Control::open(&self.control, None, "listen").await?);
+        let control = Arc::new(Control::open(&self.control, None, "listen", interrupt.stop()).await?);
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let token = match &self.pair {
             Some(_) => Some(self.invite(&listener, identity.public_key(), &reachable)?),
@@ -194,14 +194,16 @@ impl Serving {
                 bond = self.listener.accept() => {
                     self.token.take_if(|token| bond.paired_by() == Some(token.id));
                     let services = self.services_for(&bond);
-                    let registered = self.control.register(&bond, self.access.known_name_of(&bond), None);
+                    let (access, peer) = (Arc::clone(&self.access), bond.peer());
+                    let name = Box::new(move || access.known_name_of(&peer?));
+                    let registered = self.control.register(&bond, name, None);
                     let served = serve(bond, services, Arc::clone(&self.access), self.end.subscribe());
                     self.bonds.spawn(async move {
                         let _registered = registered;
                         served.await
                     });
                 }
-                () = interrupt.wait() => break Err(Failure::interrupted()),
+                ended = interrupt.wait() => break Err(ended),
                 // Whoever started this program has had what it wanted.
                 () = self.media.used_up(&self.links) => break Ok(()),
                 () = &mut input_end => break Ok(()),

@@ -7,6 +7,10 @@ use bondwire::Bond;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+#[cfg(unix)]
+use crate::control::client::{self, ClientError};
+#[cfg(unix)]
+use crate::control::protocol::{Command, SpeedTest};
 use crate::failure::{Exit, Failure};
 use crate::links::{LinkRow, LinkTally};
 use crate::options::PeerOptions;
@@ -16,7 +20,12 @@ use crate::session::{self, Session};
 use crate::signals::Interrupt;
 use crate::speed::asker::{Test, TestError};
 use crate::speed::protocol::{STREAMS_MAX, Sender, TIME_MAX};
+use crate::speed::report::Report;
 use crate::speed::run::{Direction, measure};
+
+/// How often the line that says that a test goes on moves.
+#[cfg(unix)]
+const TICK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `bondwire speed`.
 #[derive(Args)]
@@ -43,6 +52,54 @@ pub(crate) struct Speed {
 impl Speed {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let (json, direction) = (self.json, self.direction);
+        let report = match self.over_running_bond(&mut interrupt).await? {
+            Some(report) => report,
+            None => self.over_own_bond(&mut interrupt).await?,
+        };
+        if json { output::json(&report) } else { output::text(&report.text(direction.word())) }
+    }
+
+    /// Has the bond measured that a running `connect` has to the peer, if one does.
+    #[cfg(unix)]
+    async fn over_running_bond(&self, interrupt: &mut Interrupt) -> Result<Option<Report>, Failure> {
+        let Some(name) = self.peer.only_name() else { return Ok(None) };
+        let Some(mut client) = client::connecting_to(name.as_str()).await? else { return Ok(None) };
+        let progress = spinner();
+        progress.set_message(format!(
+            "measuring over the bond of {} (pid {})",
+            client.hello.name, client.hello.pid
+        ));
+        progress.enable_steady_tick(TICK_INTERVAL);
+        let command = Command::Speed(SpeedTest {
+            bond: None,
+            seconds: self.seconds,
+            omit: self.omit,
+            direction: self.direction,
+            streams: self.streams,
+        });
+        let asked = async {
+            client.ask(&command).await.map_err(|error| match error {
+                ClientError::Command(why) if why.code == "failed" => Failure::new(Exit::BondLost, why),
+                error => error.into(),
+            })
+        };
+        let measured = interrupt.or(asked).await;
+        progress.finish_and_clear();
+        let read = |report| serde_json::from_value(report);
+        read(measured?).map(Some).map_err(|error| {
+            Failure::configuration(format!("{} runs another version: {error}", client.hello.name))
+        })
+    }
+
+    /// Control sockets are Unix ones.
+    #[cfg(not(unix))]
+    async fn over_running_bond(&self, _: &mut Interrupt) -> Result<Option<Report>, Failure> {
+        Ok(None)
+    }
+
+    /// Opens a bond for the test alone.
+    async fn over_own_bond(self, interrupt: &mut Interrupt) -> Result<Report, Failure> {
+        let direction = self.direction;
         let test = Test {
             sender: Sender::Asker,
             omit: Duration::from_secs(self.omit),
@@ -57,14 +114,25 @@ impl Speed {
             let (show, startup) = (Show::new(test.omit), start.elapsed());
             let measured = measure(&dialled.bond, test, direction, |tally, at| show.show(tally, at)).await;
             show.progress.finish_and_clear();
-            measured.map(|measured| measured.report(startup)).map_err(|error| failure(&dialled.bond, &error))
+            measured
+                .map(|measured| measured.report(Some(startup)))
+                .map_err(|error| failure(&dialled.bond, &error))
         };
         let result = interrupt.or(work).await;
         dialled.close().await;
         session.ended().await;
-        let report = result?;
-        if json { output::json(&report.json()) } else { output::text(&report.text()) }
+        result
     }
+}
+
+/// A line on a terminal that says that something goes on.
+fn spinner() -> ProgressBar {
+    let progress =
+        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        progress.set_style(style);
+    }
+    progress
 }
 
 /// Shows on a terminal how a test goes.
@@ -75,12 +143,7 @@ struct Show {
 
 impl Show {
     fn new(omit: Duration) -> Self {
-        let progress =
-            if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-            progress.set_style(style);
-        }
-        Self { omit, progress }
+        Self { omit, progress: spinner() }
     }
 
     fn show(&self, tally: &LinkTally, elapsed: Duration) {

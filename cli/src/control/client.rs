@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::folder;
-use super::protocol::{Command, CommandError, Hello, VERSION};
+use super::protocol::{Command, CommandError, DATA_WRONG, Hello, VERSION};
+use super::status::Status;
 use crate::failure::{Exit, Failure};
 
 /// A connection to a running command.
@@ -48,6 +49,7 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::Command(command) if command.code == "bad-request" => Exit::Usage,
             ClientError::Command(command) if command.code == "refused" => Exit::Refused,
+            ClientError::Command(command) if command.code == DATA_WRONG => Exit::DataWrong,
             _ => Exit::Configuration,
         };
         Self::new(exit, error)
@@ -101,6 +103,28 @@ pub(crate) async fn one(name: Option<&str>) -> Result<Client, ClientError> {
             Err(ClientError::WhichOne(clients.into_iter().map(|client| client.hello.name).collect()))
         }
     }
+}
+
+/// The `connect` that runs under the name `name`, or whose peer has that name; `None` if there is none.
+pub(crate) async fn connecting_to(name: &str) -> Result<Option<Client>, ClientError> {
+    let mut clients: Vec<_> =
+        all().await?.into_iter().filter(|client| client.hello.command == "connect").collect();
+    if let Some(place) = clients.iter().position(|client| client.hello.name == name) {
+        return Ok(Some(clients.swap_remove(place)));
+    }
+    for mut client in clients {
+        let status: Status = match client.ask(&Command::Status {}).await {
+            Ok(status) => serde_json::from_value(status)
+                .map_err(|error| ClientError::Answer(client.hello.name.clone(), error))?,
+            // It ended between our two looks.
+            Err(ClientError::Ended(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        if status.bonds.iter().any(|bond| bond.peer_name.as_deref() == Some(name)) {
+            return Ok(Some(client));
+        }
+    }
+    Ok(None)
 }
 
 impl Client {

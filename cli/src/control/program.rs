@@ -15,6 +15,7 @@ use super::status::{self, BondStatus, Status};
 use crate::forward::table::Forwards;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::logging;
+use crate::signals::Stop;
 use crate::{keys, speed};
 
 /// Time between the two looks at the counters that a status takes.
@@ -28,6 +29,7 @@ pub(crate) struct Program {
     command: &'static str,
     started: Instant,
     bonds: Mutex<Bonds>,
+    stop: Stop,
 }
 
 #[derive(Default)]
@@ -36,10 +38,13 @@ struct Bonds {
     running: BTreeMap<u64, Arc<RunningBond>>,
 }
 
+/// Looks up what the peer of a bond is called at the moment, if it has a name.
+pub(crate) type PeerNaming = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// One of its bonds.
 pub(crate) struct RunningBond {
     bond: Bond,
-    peer_name: Option<String>,
+    peer_name: PeerNaming,
     started: Instant,
     /// At the end that connects.
     dialling: Option<Dialling>,
@@ -65,8 +70,8 @@ impl Drop for Registered {
 }
 
 impl Program {
-    pub(crate) fn new(name: String, command: &'static str) -> Arc<Self> {
-        Arc::new(Self { name, command, started: Instant::now(), bonds: Mutex::default() })
+    pub(crate) fn new(name: String, command: &'static str, stop: Stop) -> Arc<Self> {
+        Arc::new(Self { name, command, started: Instant::now(), bonds: Mutex::default(), stop })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -85,7 +90,7 @@ impl Program {
     pub(crate) fn register(
         self: &Arc<Self>,
         bond: Bond,
-        peer_name: Option<String>,
+        peer_name: PeerNaming,
         dialling: Option<Dialling>,
     ) -> Registered {
         let mut bonds = self.bonds();
@@ -136,6 +141,10 @@ impl Program {
             }
             Command::Report {} => Ok(report::report(&self.status().await, self.history())),
             Command::Speed(test) => self.speed(&test).await,
+            Command::Stop {} => {
+                self.stop.now();
+                Ok(json!({}))
+            }
         }
     }
 
@@ -195,7 +204,7 @@ impl RunningBond {
         BondStatus {
             number,
             peer: self.bond.peer().map(|peer| keys::public_key_text(&peer)),
-            peer_name: self.peer_name.clone(),
+            peer_name: (self.peer_name)(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             send_mbytes_per_second: links.iter().map(|link| link.send_mbytes_per_second).sum(),
             receive_mbytes_per_second: links.iter().map(|link| link.receive_mbytes_per_second).sum(),

@@ -15,6 +15,9 @@ pub(crate) const VERSION: u32 = 1;
 /// Longest line of a request, in bytes: far above any command.
 pub(crate) const REQUEST_MAX_BYTES: usize = 16 << 10;
 
+/// Code of an error: a speed test met data that is not what was sent.
+pub(crate) const DATA_WRONG: &str = "data-wrong";
+
 /// First line of the server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
@@ -49,6 +52,8 @@ pub(crate) enum Command {
     Report {},
     /// A speed test over the running bond.
     Speed(SpeedTest),
+    /// Ends the running command, as Ctrl-C does. The connection ends with it.
+    Stop {},
 }
 
 /// Links of a bond.
@@ -144,7 +149,7 @@ impl LinkChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct CommandError {
-    /// `bad-request`, `not-found`, `not-here`, `refused` or `failed`.
+    /// `bad-request`, `not-found`, `not-here`, `refused`, `failed` or `data-wrong`.
     pub(crate) code: String,
     pub(crate) message: String,
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::folder::ControlSocket;
 use super::program::Program;
@@ -22,6 +22,9 @@ const CLIENTS_MAX: usize = 32;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, such as when no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a client is looked at whose command takes its time.
+const GONE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Serves clients for ever.
 pub(crate) async fn run(socket: ControlSocket, program: Arc<Program>) {
@@ -80,13 +83,30 @@ async fn serve(stream: UnixStream, program: &Program) -> std::io::Result<()> {
                 return events(&mut reader, &mut writer, program, &id, after).await;
             }
             Ok(command) => {
-                let answer = match program.execute(command).await {
+                let executed = tokio::select! {
+                    executed = program.execute(command) => executed,
+                    () = gone(&writer) => return Ok(()),
+                };
+                let answer = match executed {
                     Ok(result) => json!({ "id": id, "result": result }),
                     Err(error) => json!({ "id": id, "error": error }),
                 };
                 send(&mut writer, &answer).await?;
             }
             Err(error) => send(&mut writer, &json!({ "id": id, "error": error })).await?,
+        }
+    }
+}
+
+/// Waits until the client has gone, so that nothing is done for nobody. One that has only said all it has to say is there.
+async fn gone(writer: &OwnedWriteHalf) {
+    let mut look = interval(GONE_LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        match writer.ready(Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => {}
+            _ => return,
         }
     }
 }

@@ -13,8 +13,8 @@ use super::asker::{Test, TestError};
 use super::meter::Measured;
 use super::protocol::{STREAMS_MAX, Sender, TIME_MAX};
 use super::report::Report;
-use crate::control::protocol::{CommandError, SpeedTest};
-use crate::links::{LinkRow, LinkTally};
+use crate::control::protocol::{CommandError, DATA_WRONG, SpeedTest};
+use crate::links::LinkTally;
 use crate::service::Refusal;
 
 /// How often the links are looked at; each look may tell of a link that the next one no longer knows.
@@ -29,6 +29,16 @@ pub(crate) enum Direction {
     Both,
 }
 
+impl Direction {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+            Self::Both => "both",
+        }
+    }
+}
+
 /// What a test brought.
 pub(crate) struct Outcome {
     send: Option<Measured>,
@@ -37,13 +47,9 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The figures, with the time that the first link took to come up.
-    pub(crate) fn report(self, startup: Duration) -> Report {
-        let Self { send, receive, tally } = self;
-        let startup_ms = startup.as_secs_f64() * 1e3;
-        let mut report = Report { send, receive, startup_ms, links: Vec::<LinkRow>::new() };
-        report.links = tally.rows(report.seconds());
-        report
+    /// The figures, with the time that the first link took to come up if the bond was opened for the test.
+    pub(crate) fn report(self, startup: Option<Duration>) -> Report {
+        Report::new([self.send, self.receive], startup, |seconds| self.tally.rows(seconds))
     }
 }
 
@@ -114,8 +120,9 @@ pub(crate) async fn over_running_bond(bond: &Bond, wanted: &SpeedTest) -> Result
     }
     let test = Test { sender: Sender::Asker, omit, measure: measured, streams: wanted.streams };
     match measure(bond, test, wanted.direction, |_, _| {}).await {
-        Ok(outcome) => Ok(json!(outcome.report(Duration::ZERO).json())),
+        Ok(outcome) => Ok(json!(outcome.report(None))),
         Err(error @ TestError::Refused(Refusal::Refused { .. })) => Err(CommandError::new("refused", error)),
+        Err(error @ TestError::WrongData { .. }) => Err(CommandError::new(DATA_WRONG, error)),
         Err(error) => Err(CommandError::failed(error)),
     }
 }

@@ -55,7 +55,7 @@ fn status(user: &User, name: &str) -> Value {
 }
 
 /// Waits until the connecting end's status is as `expected` says.
-fn wait_for(user: &User, expected: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_for(user: &User, expected: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = status(user, "connect");
@@ -264,6 +264,69 @@ fn a_speed_test_runs_over_the_running_bond() {
         "id": 2, "command": "speed", "seconds": 1_000_000, "omit": 0, "direction": "send", "streams": 2
     });
     assert_eq!(script.ask(&long)["error"]["code"], "bad-request");
+}
+
+#[test]
+fn speed_with_a_name_measures_over_the_bond_that_runs() {
+    let (server, client) = (User::new(), User::new());
+    let (listening, line) = server.invite(&["--pair"]);
+    let arguments: Vec<_> = line.iter().map(String::as_str).chain(["--name", "board"]).collect();
+    let connecting = client.start(&arguments);
+    connecting.wait_for("paired with board");
+    listening.wait_for("new bond from ");
+    let there = server.run(&["status", "--json"]).assert_code(0).stdout;
+    let there: Value = serde_json::from_str(&there).unwrap();
+    assert!(there[0]["bonds"][0]["peer_name"].is_string(), "{there}");
+    // By the name of the command, and by that of the peer.
+    for name in ["connect", "board"] {
+        let measured = client.run(&["speed", name, "--seconds", "1", "--omit", "0", "--json"]).assert_code(0);
+        let result: Value = serde_json::from_str(&measured.stdout).unwrap();
+        assert!(result["mbytes_per_second"].as_f64().unwrap() > 0.0, "{result}");
+        assert!(result["startup_ms"].is_null(), "{result}");
+    }
+    let shown =
+        client.run(&["speed", "board", "--seconds=1", "--omit=0", "--direction=both"]).assert_code(0).stdout;
+    assert!(shown.starts_with("send: ") && shown.contains("over the running bond"), "{shown}");
+    connecting.signal(Signal::INT);
+    connecting.wait().assert_code(130);
+    // One bond was enough for all of them.
+    let ended = listening.wait_for("bond ended: ");
+    assert!(ended.contains("closed by the peer"), "{ended}");
+    let own = client.run(&["speed", "board", "--seconds=1", "--omit=0"]).assert_code(0).stdout;
+    assert!(own.contains("first link up after "), "{own}");
+    listening.wait_for("new bond from ");
+}
+
+#[test]
+fn a_speed_test_ends_with_whoever_asked_for_it() {
+    let pair = Pair::start(&[], &[]);
+    pair.connecting.wait_for("connected to ");
+    let mut script = Script::connect(&pair.client, "connect");
+    let test = json!({
+        "id": 1, "command": "speed", "seconds": 3000, "omit": 0, "direction": "send", "streams": 2
+    });
+    writeln!(script.writer, "{test}").unwrap();
+    let streams = |status: &Value| status["bonds"][0]["streams_open"].as_u64().unwrap();
+    wait_for(&pair.client, |status| streams(status) == 2);
+    drop(script);
+    wait_for(&pair.client, |status| streams(status) == 0);
+}
+
+#[test]
+fn stop_ends_a_command_well() {
+    let target = echo_server().to_string();
+    let (pair, local) = Pair::forwarding(&target, &[], "");
+    pair.client.run(&["stop"]).assert_code(0);
+    // Its port and its name are free by now.
+    assert!(std::net::TcpStream::connect(local).is_err());
+    assert!(!socket(&pair.client, "connect").exists());
+    let ended = pair.connecting.wait().assert_code(0);
+    assert!(!ended.stderr.contains("bondwire: "), "{}", ended.stderr);
+    pair.listening.wait_for("bond ended: closed by the peer");
+    pair.server.run(&["stop", "listen"]).assert_code(0);
+    pair.listening.wait().assert_code(0);
+    let nothing = pair.client.run(&["stop"]).assert_code(3);
+    assert!(nothing.error_line().contains("no bondwire of this user runs here"), "{}", nothing.stderr);
 }
 
 #[test]

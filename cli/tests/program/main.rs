@@ -18,12 +18,16 @@ mod pairing;
 mod peers;
 #[cfg(unix)]
 mod pipe;
+#[cfg(target_os = "linux")]
+mod readme;
 #[cfg(unix)]
 mod remote;
 #[cfg(unix)]
 mod socks;
 #[cfg(unix)]
 mod ssh;
+#[cfg(unix)]
+mod stolen;
 #[cfg(target_os = "linux")]
 mod tools;
 #[cfg(unix)]

@@ -57,26 +57,37 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 pub(crate) fn server(serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    serve_on(listener, serve);
+    address
+}
+
+/// Serves each connection of a port with `serve`.
+pub(crate) fn serve_on(
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let serve = serve.clone();
             thread::spawn(move || serve(stream));
         }
     });
-    address
 }
 
 /// A web server with one page of `length` bytes.
 pub(crate) fn web_server(length: usize) -> SocketAddr {
-    server(move |mut stream| {
-        let mut request = BufReader::new(stream.try_clone()?);
-        let mut line = String::new();
-        while request.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
-        stream.write_all(&page(length))
-    })
+    server(move |stream| serve_page(stream, length))
+}
+
+/// Answers one request with a page of `length` bytes.
+pub(crate) fn serve_page(mut stream: TcpStream, length: usize) -> io::Result<()> {
+    let mut request = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(&page(length))
 }
 
 pub(crate) fn page(length: usize) -> Vec<u8> {

@@ -14,7 +14,7 @@ fn socks(listen: &[&str]) -> (Pair, SocketAddr) {
 }
 
 /// What a client hears who says `words`.
-fn hear(address: SocketAddr, words: &[u8]) -> Vec<u8> {
+pub(crate) fn hear(address: SocketAddr, words: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     stream.write_all(words).unwrap();
     let mut heard = Vec::new();
@@ -23,7 +23,7 @@ fn hear(address: SocketAddr, words: &[u8]) -> Vec<u8> {
     heard
 }
 
-fn request(command: u8, host: &str, port: u16) -> Vec<u8> {
+pub(crate) fn request(command: u8, host: &str, port: u16) -> Vec<u8> {
     let mut words = vec![5, 1, 0, 5, command, 0, 3, host.len() as u8];
     words.extend(host.as_bytes());
     words.extend(port.to_be_bytes());

@@ -36,7 +36,7 @@ pub(crate) fn ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
     panic!("no answer to {} bytes", question.len());
 }
 
-fn client(to: SocketAddr) -> UdpSocket {
+pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(to).unwrap();
     socket
