@@ -183,7 +183,7 @@ impl Keys {
         arguments: &[String],
     ) -> Result<Service> {
         let mut command = self.command(programs, host, "connect");
-        self.add_peer(&mut command.args(links), programs, index)?;
+        self.add_peer(command.args(links), programs, index)?;
         Service::start("bondwire connect", command.args(arguments))
     }
 
