@@ -8,6 +8,8 @@ mod steps;
 mod test;
 #[cfg(test)]
 mod tidy;
+#[cfg(target_os = "linux")]
+mod vm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +25,9 @@ enum Xtask {
     Test(test::Test),
     /// Run the engine in the simulator: many seeds, or one again
     Sim(sim::Sim),
+    /// Run tests in a virtual machine with USB cables and udev (Debian and its relatives)
+    #[cfg(target_os = "linux")]
+    Vm(vm::Vm),
     #[command(flatten)]
     Chore(Chore),
 }
@@ -46,6 +51,8 @@ fn main() -> Result<ExitCode> {
     match Xtask::parse() {
         Xtask::Test(test) => test.run(&shell),
         Xtask::Sim(sim) => sim.run(&shell),
+        #[cfg(target_os = "linux")]
+        Xtask::Vm(vm) => vm.run(),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }
