@@ -9,6 +9,8 @@ mod steps;
 mod test;
 #[cfg(test)]
 mod tidy;
+#[cfg(target_os = "linux")]
+mod vm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,6 +28,9 @@ enum Xtask {
     Portable(portable::Portable),
     /// Run the engine in the simulator: many seeds, or one again
     Sim(sim::Sim),
+    /// Run tests in a virtual machine with USB cables and udev (Debian and its relatives)
+    #[cfg(target_os = "linux")]
+    Vm(vm::Vm),
     #[command(flatten)]
     Chore(Chore),
 }
@@ -50,6 +55,8 @@ fn main() -> Result<ExitCode> {
         Xtask::Test(test) => test.run(&shell),
         Xtask::Portable(portable) => portable.run(&shell),
         Xtask::Sim(sim) => sim.run(&shell),
+        #[cfg(target_os = "linux")]
+        Xtask::Vm(vm) => vm.run(),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }

@@ -1,0 +1,162 @@
+//! One boot of the guest in QEMU.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Instant;
+
+use crate::error::{During, SetUpError};
+use crate::packages::find_program;
+use crate::report::{Report, SHELL_FLAG};
+
+/// QEMU, and the Debian package that has it.
+pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+
+/// What runs the guest's processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accelerator {
+    /// Emulation by QEMU alone. Works everywhere.
+    #[default]
+    Tcg,
+    /// The host's kernel. Fast, where it works.
+    Kvm,
+}
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The file system.
+    pub image: PathBuf,
+    /// Where the console goes.
+    pub console: PathBuf,
+    /// What runs the processors.
+    pub accelerator: Accelerator,
+    /// Memory of the guest, in MiB.
+    pub memory_mib: u32,
+    /// Words for the kernel's command line.
+    pub kernel_words: String,
+}
+
+/// A running guest. It ends with this value, whatever happens.
+#[derive(Debug)]
+pub struct Machine {
+    qemu: Child,
+    reports: Receiver<Report>,
+}
+
+/// Why no report came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Time is up.
+    TimedOut,
+    /// The guest is gone.
+    Gone,
+}
+
+impl Machine {
+    /// Boots it with reports on a port of its own.
+    ///
+    /// # Errors
+    ///
+    /// QEMU cannot be started.
+    pub fn start(boot: &Boot) -> Result<Self, SetUpError> {
+        let mut command = boot.command()?;
+        let console = format!("file:{}", boot.console.display());
+        command.args([
+            "-chardev",
+            "stdio,id=reports,signal=off",
+            "-serial",
+            &console,
+            "-serial",
+            "chardev:reports",
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut qemu = command.spawn().during("start QEMU")?;
+        let port = qemu.stdout.take();
+        let (sender, reports) = channel();
+        // Ends with QEMU, which holds the other end of the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(port?).split(b'\n') {
+                let line = line.ok()?;
+                if let Some(report) = Report::from_line(&String::from_utf8_lossy(&line)) {
+                    sender.send(report).ok()?;
+                }
+            }
+            Some(())
+        });
+        Ok(Self { qemu, reports })
+    }
+
+    /// The next report, if it comes until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// None came.
+    pub fn next(&self, deadline: Instant) -> Result<Report, Silence> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.reports.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Silence::TimedOut,
+            RecvTimeoutError::Disconnected => Silence::Gone,
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to kill, and the status is there.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+impl Boot {
+    /// Boots it with a shell on this terminal, and waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// QEMU cannot be started.
+    pub fn shell(&self) -> Result<(), SetUpError> {
+        let boot = Self { kernel_words: format!("{} quiet {SHELL_FLAG}", self.kernel_words), ..self.clone() };
+        let mut command = boot.command()?;
+        command.args(["-serial", "mon:stdio", "-serial", "null"]);
+        command.status().during("start QEMU").map(drop)
+    }
+
+    fn command(&self) -> Result<Command, SetUpError> {
+        let (program, package) = QEMU;
+        let qemu = find_program(program).ok_or(SetUpError::ProgramMissing { program, package })?;
+        // Takes QEMU along when this process is killed and cannot clean up.
+        let mut command = match find_program("setpriv") {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
+                command
+            }
+            None => Command::new(qemu),
+        };
+        command.args(match self.accelerator {
+            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
+        });
+        command.args(["-machine", "pc", "-smp", "2", "-m", &format!("{}M", self.memory_mib)]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.image);
+        // A panic ends QEMU at once instead of standing still.
+        let words = format!("console=ttyS0 rdinit=/init panic=-1 {}", self.kernel_words);
+        command.args(["-append", &words]);
+        Ok(command)
+    }
+}
+
+/// The last lines of a console's record, without the colours and returns of a terminal.
+#[must_use]
+pub fn console_tail(console: &Path, lines: usize) -> Vec<String> {
+    let bytes = std::fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+    let all: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+}

@@ -1,0 +1,149 @@
+//! Which tests there are for the guest, and the programs that they are made of.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::error::{During, SetUpError, read};
+use crate::report::Job;
+
+/// Integration tests in files of this name run in the guest.
+const TEST_FILES: &str = "vm_*";
+/// The first program of the guest.
+const INIT: &str = "bondwire-vm-init";
+/// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a tenth of it.
+const LIMIT_SECONDS: u64 = 180;
+/// How long a test may take that `--long` asks for.
+const LONG_LIMIT_SECONDS: u64 = 3600;
+
+/// The programs that cargo built for the guest.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// Its first program.
+    pub init: PathBuf,
+    /// Programs of tests: what cargo calls them, and the file.
+    pub tests: Vec<(String, PathBuf)>,
+    /// Other programs of the workspace, which tests may call.
+    pub others: Vec<(String, PathBuf)>,
+}
+
+impl Programs {
+    /// Builds them in the workspace `root`, in one of cargo's profiles.
+    ///
+    /// # Errors
+    ///
+    /// They do not build.
+    pub fn build(root: &Path, profile: &str) -> Result<Self, SetUpError> {
+        let mut programs = Self::default();
+        let package = ["build", "--package", env!("CARGO_PKG_NAME"), "--bins"];
+        let tests = ["test", "--no-run", "--workspace", "--test", TEST_FILES];
+        for command in [&package[..], &tests[..]] {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.current_dir(root).args(command);
+            cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
+            // Cargo's own messages go to the terminal as they come.
+            let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during("run cargo")?;
+            if !output.status.success() {
+                return Err(SetUpError::Build);
+            }
+            String::from_utf8_lossy(&output.stdout).lines().for_each(|line| programs.take(line));
+        }
+        Ok(programs)
+    }
+
+    /// Takes what one message of cargo's tells of.
+    fn take(&mut self, message: &str) {
+        let Some((name, kind, file)) = artifact(message) else { return };
+        match kind.as_str() {
+            "test" => self.tests.push((name, file)),
+            "bin" if name == INIT => self.init = file,
+            "bin" if self.others.iter().all(|(_, other)| *other != file) => self.others.push((name, file)),
+            _ => {}
+        }
+    }
+
+    /// One job for each test whose name contains `filter`.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or a program does not list its tests.
+    pub fn jobs(&self, filter: Option<&str>, long: bool) -> Result<Vec<Job>, SetUpError> {
+        let mut jobs = Vec::new();
+        for (program, file) in &self.tests {
+            let ignored =
+                names(&read(Command::new(file).args(["--list", "--format", "terse", "--ignored"]))?);
+            let all = names(&read(Command::new(file).args(["--list", "--format", "terse"]))?);
+            for test in all.into_iter().filter(|test| long || !ignored.contains(test)) {
+                let limit_seconds = if ignored.contains(&test) { LONG_LIMIT_SECONDS } else { LIMIT_SECONDS };
+                jobs.push(test_job(program, &test, limit_seconds));
+            }
+        }
+        jobs.retain(|job| filter.is_none_or(|filter| job.name.contains(filter)));
+        if jobs.is_empty() {
+            Err(SetUpError::NoTest(filter.unwrap_or_default().to_owned()))
+        } else {
+            Ok(jobs)
+        }
+    }
+}
+
+/// Where the guest has a program.
+#[must_use]
+pub fn guest_path(program: &str) -> String {
+    format!("/usr/bin/{program}")
+}
+
+fn test_job(program: &str, test: &str, limit_seconds: u64) -> Job {
+    let path = guest_path(program);
+    let arguments =
+        [&path, test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1", "--quiet"];
+    Job { name: format!("{program}::{test}"), command: arguments.map(str::to_owned).into(), limit_seconds }
+}
+
+/// Name, kind and file of the program that a message of cargo's tells of, if it tells of one.
+fn artifact(message: &str) -> Option<(String, String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let file = text(&message["executable"])?;
+    Some((text(&message["target"]["name"])?, text(&message["target"]["kind"][0])?, file.into()))
+}
+
+/// The names in a list of tests.
+fn names(list: &str) -> Vec<String> {
+    list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_sorted_by_what_they_are() {
+        let mut programs = Programs::default();
+        let message = |name: &str, kind: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"executable":"/t/{name}"}}"#
+            )
+        };
+        programs.take(&message("bondwire-vm-init", "bin"));
+        programs.take(&message("vm_self", "test"));
+        programs.take(&message("bondwire", "bin"));
+        programs.take(&message("bondwire", "bin"));
+        programs.take(r#"{"reason":"build-finished","success":true}"#);
+        assert_eq!(programs.init, Path::new("/t/bondwire-vm-init"));
+        assert_eq!(programs.tests.len(), 1);
+        assert_eq!(programs.others, [("bondwire".to_owned(), PathBuf::from("/t/bondwire"))]);
+    }
+
+    #[test]
+    fn a_filter_that_fits_nothing_is_an_error() {
+        let error = Programs::default().jobs(Some("cable"), false).unwrap_err();
+        assert!(error.to_string().contains("\"cable\""), "{error}");
+    }
+
+    #[test]
+    fn the_list_of_a_test_program_is_understood() {
+        assert_eq!(names("a::b: test\nc: test\nd: benchmark\n"), ["a::b", "c"]);
+    }
+}
