@@ -1,6 +1,7 @@
 //! The end of a bond.
 //!
-//! CLOSE goes out on all links and is repeated until one copy is acknowledged or three probe time-outs have passed.
+//! CLOSE goes out on all links and is repeated until one copy is acknowledged or three probe time-outs, and a moment for busy
+//! hosts, have passed.
 //! The other end answers with acknowledgements for as long. Only a CLOSE with a valid authentication code counts.
 
 use alloc::collections::BTreeMap;
@@ -17,6 +18,8 @@ use crate::wire::packet::Packet;
 
 /// Probe time-outs for which an end is repeated or answered.
 const PROBE_TIMEOUTS: u32 = 3;
+/// Least time for that: a busy host answers long after round trips of microseconds.
+const TIME_MIN: Duration = Duration::from_millis(250);
 /// Longest time for that, so that a very slow link does not hold a program back.
 const TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -188,6 +191,6 @@ impl Connection {
         let timeouts = self.links.iter().map(|link| link.rtt.probe_timeout(link.info.peer_ack_delay));
         let shortest = timeouts.clone().min().unwrap_or(limits::INITIAL_RTT);
         let longest = timeouts.max().unwrap_or(limits::INITIAL_RTT);
-        (shortest, now + (longest * PROBE_TIMEOUTS).min(TIME_MAX))
+        (shortest, now + (longest * PROBE_TIMEOUTS).clamp(TIME_MIN, TIME_MAX))
     }
 }

@@ -507,6 +507,20 @@ fn a_close_that_nobody_answers_ends_all_the_same() {
 }
 
 #[test]
+fn a_close_gives_a_busy_host_time_to_answer() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000_000, 0);
+    world.run_for(MS * 100);
+    world.cut(0, true);
+    let now = world.now;
+    world.ends[0].close(now, 300, "done");
+    world.run_for(MS * 200);
+    assert!(!world.ends[0].is_closed(), "three probe time-outs have long passed");
+    world.run_for(MS * 100);
+    assert!(world.ends[0].is_closed());
+}
+
+#[test]
 fn whatever_there_is_to_send_wakes_an_idle_link() {
     type Act = fn(&mut Connection, StreamId, Instant);
     let acts: [(&str, Act); 10] = [
