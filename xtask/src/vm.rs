@@ -4,13 +4,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use bondwire_vm::guests::{Guests, Options};
 use bondwire_vm::machine::Accelerator;
-use bondwire_vm::plan::Programs;
-use bondwire_vm::run::{Guests, News, Outcome};
+use bondwire_vm::plan::Contents;
+use bondwire_vm::report::Job;
+use bondwire_vm::run::{News, Outcome};
 use clap::Args;
 
 use crate::root;
 use crate::test::PROFILE;
+
+/// How long a program that was asked for may run.
+const COMMAND_LIMIT_SECONDS: u64 = 24 * 3600;
 
 /// Arguments of `cargo xtask vm`.
 #[derive(Args)]
@@ -33,37 +38,65 @@ pub(crate) struct Vm {
     /// Cargo's profile to build with
     #[arg(long, default_value = PROFILE)]
     profile: String,
-    /// Let KVM run the guest; fast where it works
+    /// Let KVM run the guest: fast where it works, and not needed anywhere
     #[arg(long)]
     kvm: bool,
+    /// Keep the guest's file system in target/vm
+    #[arg(long)]
+    keep: bool,
+    /// A program of the guest to run instead of tests, and its arguments
+    #[arg(last = true, value_name = "PROGRAM", conflicts_with_all = ["long", "filter", "list", "shell"])]
+    command: Vec<String>,
 }
 
 impl Vm {
     /// Builds the tests and runs them in the guest.
     pub(crate) fn run(&self) -> Result<ExitCode> {
-        let programs = Programs::build(root(), &self.profile)?;
-        let jobs = if self.shell { Vec::new() } else { programs.jobs(self.filter.as_deref(), self.long)? };
+        let contents = Contents::build(root(), &self.profile)?;
+        let jobs = self.jobs(&contents)?;
         if self.list {
             jobs.iter().for_each(|job| println!("{}", job.name));
             return Ok(ExitCode::SUCCESS);
         }
-        let accelerator = if self.kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-        let guests = Guests::set_up(&cache(), accelerator)?;
-        let rules = root().join("udev");
+        let guests = Guests::set_up(&cache(), contents, self.options())?;
         if self.shell {
-            guests.shell(&programs, &rules)?;
+            guests.shell()?;
             return Ok(ExitCode::SUCCESS);
         }
-        let outcomes = guests.run(&programs, &rules, &jobs, &mut |news| self.tell(&news))?;
-        Ok(summary(&outcomes))
+        Ok(summary(&guests.run(&jobs, &mut |news| self.tell(&news))?))
+    }
+
+    fn jobs(&self, contents: &Contents) -> Result<Vec<Job>> {
+        match self.command.first() {
+            _ if self.shell => Ok(Vec::new()),
+            None => Ok(contents.jobs(self.filter.as_deref(), self.long)?),
+            Some(program) => {
+                let (name, command) = (program.clone(), self.command.clone());
+                Ok(vec![Job { name, command, limit_seconds: COMMAND_LIMIT_SECONDS }])
+            }
+        }
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.keep = self.keep;
+        if self.kvm {
+            options.accelerator = Accelerator::Kvm;
+        }
+        options
+    }
+
+    /// Who asks for a program wants to see what it prints.
+    fn verbose(&self) -> bool {
+        self.verbose || !self.command.is_empty()
     }
 
     fn tell(&self, news: &News<'_>) {
         match news {
             News::Up(time) => println!("guest up after {:.1} s", time.as_secs_f32()),
-            News::Start(job) if self.verbose => println!("start {}", job.name),
-            News::Output(line) if self.verbose => println!("    {line}"),
-            News::End(outcome) => tell_end(outcome, self.verbose),
+            News::Start(job) if self.verbose() => println!("start {}", job.name),
+            News::Output(line) if self.verbose() => println!("    {line}"),
+            News::End(outcome) => tell_end(outcome, self.verbose()),
             News::Died(console) => {
                 println!("the guest's console, the last lines:");
                 console.iter().for_each(|line| println!("    {line}"));

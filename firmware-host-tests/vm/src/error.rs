@@ -56,18 +56,18 @@ pub enum SetUpError {
         library: String,
     },
     /// The guest did not come so far as to run anything.
-    #[error("the guest did not come up: {detail}; the end of its console:\n{console}")]
+    #[error("the guest did not come up: {detail}; see its console, {}", console.display())]
     NotUp {
         /// What was seen of it.
         detail: String,
-        /// The last lines of its console.
-        console: String,
+        /// The record of its console.
+        console: PathBuf,
     },
     /// The tests cannot be built; cargo has said why.
     #[error("the tests for the guest do not build")]
     Build,
     /// No test has such a name.
-    #[error("no test for the guest has {0:?} in its name; see them all with: cargo xtask vm --list")]
+    #[error("no test for the guest has {0:?} in its name; see them all with: cargo xtask vm --long --list")]
     NoTest(String),
     /// A program that does part of the work ended badly.
     #[error("{command} failed: {detail}")]

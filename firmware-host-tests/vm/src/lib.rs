@@ -3,8 +3,6 @@
 //! A test asks [`guest()`] whether it runs in the virtual machine, and leaves saying so when it does not:
 //!
 //! ```
-//! # #[cfg(target_os = "linux")]
-//! #[test]
 //! fn a_cable_has_two_ends() {
 //!     let Some(guest) = bondwire_vm::guest() else { return };
 //!     let cables = guest.cables(1, bondwire_vm::Speed::High).unwrap();
@@ -20,6 +18,7 @@
 
 pub mod error;
 mod guest;
+pub mod guests;
 pub mod image;
 pub mod kernel_modules;
 pub mod libraries;

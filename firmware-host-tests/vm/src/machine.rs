@@ -33,12 +33,12 @@ pub struct Boot {
     pub image: PathBuf,
     /// Where the console goes.
     pub console: PathBuf,
+    /// A socket to be made, by which the guest's USB serial adapter reaches the guest's third serial port.
+    pub serial_adapter: PathBuf,
     /// What runs the processors.
     pub accelerator: Accelerator,
     /// Memory of the guest, in MiB.
     pub memory_mib: u32,
-    /// Words for the kernel's command line.
-    pub kernel_words: String,
 }
 
 /// A running guest. It ends with this value, whatever happens.
@@ -64,16 +64,9 @@ impl Machine {
     ///
     /// QEMU cannot be started.
     pub fn start(boot: &Boot) -> Result<Self, SetUpError> {
-        let mut command = boot.command()?;
         let console = format!("file:{}", boot.console.display());
-        command.args([
-            "-chardev",
-            "stdio,id=reports,signal=off",
-            "-serial",
-            &console,
-            "-serial",
-            "chardev:reports",
-        ]);
+        let mut command = boot.command(&console, "chardev:reports", "")?;
+        command.args(["-chardev", "stdio,id=reports,signal=off"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = command.spawn().during("start QEMU")?;
         let port = qemu.stdout.take();
@@ -120,13 +113,12 @@ impl Boot {
     ///
     /// QEMU cannot be started.
     pub fn shell(&self) -> Result<(), SetUpError> {
-        let boot = Self { kernel_words: format!("{} quiet {SHELL_FLAG}", self.kernel_words), ..self.clone() };
-        let mut command = boot.command()?;
-        command.args(["-serial", "mon:stdio", "-serial", "null"]);
+        let mut command = self.command("mon:stdio", "null", &format!("quiet {SHELL_FLAG}"))?;
         command.status().during("start QEMU").map(drop)
     }
 
-    fn command(&self) -> Result<Command, SetUpError> {
+    /// QEMU with the guest's console and port for reports, and words for the kernel's command line.
+    fn command(&self, console: &str, reports: &str, words: &str) -> Result<Command, SetUpError> {
         let (program, package) = QEMU;
         let qemu = find_program(program).ok_or(SetUpError::ProgramMissing { program, package })?;
         // Takes QEMU along when this process is killed and cannot clean up.
@@ -140,15 +132,25 @@ impl Boot {
         };
         command.args(match self.accelerator {
             Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
-            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"],
         });
         command.args(["-machine", "pc", "-smp", "2", "-m", &format!("{}M", self.memory_mib)]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.image);
         // A panic ends QEMU at once instead of standing still.
-        let words = format!("console=ttyS0 rdinit=/init panic=-1 {}", self.kernel_words);
-        command.args(["-append", &words]);
+        command.args(["-append", &format!("console=ttyS0 rdinit=/init panic=-1 {words}")]);
+        command.args(["-serial", console, "-serial", reports]);
+        self.add_serial_adapter(&mut command);
         Ok(command)
+    }
+
+    /// A USB serial adapter (FT232BM) whose line ends at the guest's third serial port: ttyUSB0 and ttyS2 are one cable.
+    fn add_serial_adapter(&self, command: &mut Command) {
+        let socket = self.serial_adapter.display();
+        command.args(["-chardev", &format!("socket,id=adapter,path={socket},server=on,wait=off")]);
+        command.args(["-chardev", &format!("socket,id=far,path={socket}")]);
+        command.args(["-serial", "chardev:far"]);
+        command.args(["-device", "qemu-xhci", "-device", "usb-serial,chardev=adapter,always-plugged=on"]);
     }
 }
 

@@ -17,28 +17,30 @@ const LIMIT_SECONDS: u64 = 180;
 /// How long a test may take that `--long` asks for.
 const LONG_LIMIT_SECONDS: u64 = 3600;
 
-/// The programs that cargo built for the guest.
-#[derive(Debug, Default)]
-pub struct Programs {
+/// What the workspace puts into a guest.
+#[derive(Debug, Default, Clone)]
+pub struct Contents {
     /// Its first program.
     pub init: PathBuf,
-    /// Programs of tests: what cargo calls them, and the file.
-    pub tests: Vec<(String, PathBuf)>,
-    /// Other programs of the workspace, which tests may call.
-    pub others: Vec<(String, PathBuf)>,
+    /// Programs for its `/usr/bin`: the name there, and the file.
+    pub programs: Vec<(String, PathBuf)>,
+    /// The names of those that are tests.
+    pub tests: Vec<String>,
+    /// A folder with rules for udev.
+    pub rules: PathBuf,
 }
 
-impl Programs {
+impl Contents {
     /// Builds them in the workspace `root`, in one of cargo's profiles.
     ///
     /// # Errors
     ///
     /// They do not build.
     pub fn build(root: &Path, profile: &str) -> Result<Self, SetUpError> {
-        let mut programs = Self::default();
-        let package = ["build", "--package", env!("CARGO_PKG_NAME"), "--bins"];
+        let mut contents = Self { rules: root.join("udev"), ..Self::default() };
+        let bins = ["build", "--package", env!("CARGO_PKG_NAME"), "--package", "bondwire-cli", "--bins"];
         let tests = ["test", "--no-run", "--workspace", "--test", TEST_FILES];
-        for command in [&package[..], &tests[..]] {
+        for command in [&bins[..], &tests[..]] {
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.current_dir(root).args(command);
             cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
@@ -47,18 +49,23 @@ impl Programs {
             if !output.status.success() {
                 return Err(SetUpError::Build);
             }
-            String::from_utf8_lossy(&output.stdout).lines().for_each(|line| programs.take(line));
+            String::from_utf8_lossy(&output.stdout).lines().for_each(|line| contents.take(line));
         }
-        Ok(programs)
+        Ok(contents)
     }
 
     /// Takes what one message of cargo's tells of.
     fn take(&mut self, message: &str) {
         let Some((name, kind, file)) = artifact(message) else { return };
         match kind.as_str() {
-            "test" => self.tests.push((name, file)),
             "bin" if name == INIT => self.init = file,
-            "bin" if self.others.iter().all(|(_, other)| *other != file) => self.others.push((name, file)),
+            // Cargo tells of a program each time that a test needs it.
+            _ if self.programs.iter().any(|(_, other)| *other == file) => {}
+            "test" => {
+                self.tests.push(name.clone());
+                self.programs.push((name, file));
+            }
+            "bin" => self.programs.push((name, file)),
             _ => {}
         }
     }
@@ -70,7 +77,7 @@ impl Programs {
     /// There is none, or a program does not list its tests.
     pub fn jobs(&self, filter: Option<&str>, long: bool) -> Result<Vec<Job>, SetUpError> {
         let mut jobs = Vec::new();
-        for (program, file) in &self.tests {
+        for (program, file) in self.programs.iter().filter(|(name, _)| self.tests.contains(name)) {
             let ignored =
                 names(&read(Command::new(file).args(["--list", "--format", "terse", "--ignored"]))?);
             let all = names(&read(Command::new(file).args(["--list", "--format", "terse"]))?);
@@ -88,16 +95,9 @@ impl Programs {
     }
 }
 
-/// Where the guest has a program.
-#[must_use]
-pub fn guest_path(program: &str) -> String {
-    format!("/usr/bin/{program}")
-}
-
 fn test_job(program: &str, test: &str, limit_seconds: u64) -> Job {
-    let path = guest_path(program);
     let arguments =
-        [&path, test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1", "--quiet"];
+        [program, test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1", "--quiet"];
     Job { name: format!("{program}::{test}"), command: arguments.map(str::to_owned).into(), limit_seconds }
 }
 
@@ -120,25 +120,26 @@ mod tests {
 
     #[test]
     fn programs_are_sorted_by_what_they_are() {
-        let mut programs = Programs::default();
+        let mut contents = Contents::default();
         let message = |name: &str, kind: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"executable":"/t/{name}"}}"#
             )
         };
-        programs.take(&message("bondwire-vm-init", "bin"));
-        programs.take(&message("vm_self", "test"));
-        programs.take(&message("bondwire", "bin"));
-        programs.take(&message("bondwire", "bin"));
-        programs.take(r#"{"reason":"build-finished","success":true}"#);
-        assert_eq!(programs.init, Path::new("/t/bondwire-vm-init"));
-        assert_eq!(programs.tests.len(), 1);
-        assert_eq!(programs.others, [("bondwire".to_owned(), PathBuf::from("/t/bondwire"))]);
+        contents.take(&message("bondwire-vm-init", "bin"));
+        contents.take(&message("vm_self", "test"));
+        contents.take(&message("bondwire", "bin"));
+        contents.take(&message("bondwire", "bin"));
+        contents.take(r#"{"reason":"build-finished","success":true}"#);
+        assert_eq!(contents.init, Path::new("/t/bondwire-vm-init"));
+        assert_eq!(contents.tests, ["vm_self"]);
+        let programs = ["vm_self", "bondwire"].map(|name| (name.to_owned(), Path::new("/t").join(name)));
+        assert_eq!(contents.programs, programs);
     }
 
     #[test]
     fn a_filter_that_fits_nothing_is_an_error() {
-        let error = Programs::default().jobs(Some("cable"), false).unwrap_err();
+        let error = Contents::default().jobs(Some("cable"), false).unwrap_err();
         assert!(error.to_string().contains("\"cable\""), "{error}");
     }
 
