@@ -7,6 +7,7 @@ pub mod idle;
 pub mod latency;
 pub mod many;
 pub mod messages;
+pub mod serial;
 pub mod shaped;
 pub mod slow_reader;
 pub mod startup;
