@@ -53,6 +53,8 @@ enum Command {
     SlowReader(Measurement),
     /// 1000 idle connections, opened and closed again and again: memory and descriptors
     Streams(Measurement),
+    /// Serial lines alone, in pairs and beside TCP: which part of a line reaches the application
+    Serial(Measurement),
     /// Processor time of 64-byte messages that can travel together
     Messages(Measurement),
     /// Joins two namespaces by emulated links, and takes changes on standard input
@@ -174,6 +176,12 @@ fn run(command: Command) -> Result<bool> {
         Command::SlowReader(measurement) => (scenarios::slow_reader::run, measurement),
         Command::Streams(measurement) => (scenarios::streams::run, measurement),
         Command::Messages(measurement) => (scenarios::messages::run, measurement),
+        Command::Serial(measurement) => {
+            // Both ends are in this process, and pseudo-terminals are everybody's.
+            let json = measurement.json;
+            let options = Measurement { subjects: vec![Subject::Plain], ..measurement }.options()?;
+            return Ok(print(scenarios::serial::run(&options)?, &options, json));
+        }
         Command::Emulate { links } => return emulate(&links).map(|()| true),
         Command::Serve { address, mptcp } => return server::serve(address, transport(mptcp)).map(|()| true),
         Command::Send { address, seconds, mptcp } => {
@@ -185,14 +193,18 @@ fn run(command: Command) -> Result<bool> {
     emulator::is_available().context("the scenarios need root and /dev/net/tun")?;
     namespace::remove_on_interrupt()?;
     let options = measurement.options()?;
-    let mut report = scenario(&options)?;
-    report.conditions.extend(surroundings(&options));
-    if measurement.json {
+    Ok(print(scenario(&options)?, &options, measurement.json))
+}
+
+/// Prints a report. False if a measurement failed.
+fn print(mut report: Report, options: &Options, json: bool) -> bool {
+    report.conditions.extend(surroundings(options));
+    if json {
         println!("{}", report.to_json());
     } else {
         print!("{report}");
     }
-    Ok(report.failures.is_empty())
+    report.failures.is_empty()
 }
 
 /// What holds for every scenario and may differ from one run to the next.

@@ -4,6 +4,8 @@ mod completions;
 mod connect;
 mod demo;
 #[cfg(unix)]
+mod devices;
+#[cfg(unix)]
 mod events;
 #[cfg(unix)]
 mod forward;
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     Speed(speed::Speed),
     /// List the remembered peers, forget or rename one
     Peers(peers::PeersCommand),
+    /// List the serial ports of this machine: usable or not, and why
+    #[cfg(unix)]
+    Devices(devices::Devices),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -89,6 +94,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Pubkey(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Peers(command) => command.run(),
+        #[cfg(unix)]
+        Command::Devices(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,

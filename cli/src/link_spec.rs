@@ -12,11 +12,14 @@ use crate::ssh::SshTargetError;
 /// Keys of `tcp:` links.
 const TCP_KEYS: [&str; 3] = ["iface", "source", "cc"];
 /// Kinds that the design names and this build lacks.
-const KINDS_TO_COME: [&str; 3] = ["usb", "serial", "gadget"];
+#[cfg(unix)]
+const KINDS_TO_COME: [&str; 2] = ["usb", "gadget"];
+#[cfg(not(unix))]
+const KINDS_TO_COME: [&str; 3] = ["usb", "gadget", "serial"];
 /// The right form of a link, for error messages.
 const FORM: &str = "tcp:HOST[:PORT][,key=value...]";
 /// The right form of the other kinds.
-const OTHER_FORMS: &str = "stdio: or exec:COMMAND";
+const OTHER_FORMS: &str = "serial:PORT[,baud=N], stdio: or exec:COMMAND";
 
 /// One link of a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,13 @@ pub(crate) enum LinkSpecError {
     StdioAddress,
     #[error(transparent)]
     Tcp(#[from] AddressError),
+    #[cfg(unix)]
+    #[error(transparent)]
+    Serial(#[from] bondwire_serial::AddressError),
+    #[error(
+        "no port; write serial:PORT[,baud=N], for example serial:/dev/ttyUSB0; `bondwire devices` lists ports"
+    )]
+    NoPort,
     #[error(transparent)]
     Exec(#[from] CommandLineError),
     #[error(transparent)]
@@ -69,7 +79,7 @@ impl FromStr for LinkSpec {
         let (kind, rest) = split_kind(text)?;
         let (address, options) = match kind {
             Kind::Exec => split_command(rest),
-            Kind::Tcp | Kind::Stdio => match rest.split_once(',') {
+            Kind::Tcp | Kind::Serial | Kind::Stdio => match rest.split_once(',') {
                 Some((address, options)) => (address, Some(options)),
                 None => (rest, None),
             },
@@ -83,6 +93,12 @@ impl FromStr for LinkSpec {
         let options = Options::parse(kind, options)?;
         let medium = match kind {
             Kind::Tcp => Medium::Tcp([&[address], options.own.as_slice()].concat().join(",").parse()?),
+            #[cfg(unix)]
+            Kind::Serial if address.is_empty() => return Err(LinkSpecError::NoPort),
+            #[cfg(unix)]
+            Kind::Serial => Medium::Serial([&[address], options.own.as_slice()].concat().join(",").parse()?),
+            #[cfg(not(unix))]
+            Kind::Serial => return Err(LinkSpecError::KindToCome("serial")),
             Kind::Stdio if address.is_empty() => Medium::Stdio,
             Kind::Stdio => return Err(LinkSpecError::StdioAddress),
             Kind::Exec => Medium::Exec(address.parse::<CommandLine>()?),
@@ -108,16 +124,21 @@ impl fmt::Display for LinkSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Tcp,
+    Serial,
     Stdio,
     Exec,
 }
 
 impl Kind {
+    #[cfg(unix)]
+    const ALL: [Self; 4] = [Self::Tcp, Self::Serial, Self::Stdio, Self::Exec];
+    #[cfg(not(unix))]
     const ALL: [Self; 3] = [Self::Tcp, Self::Stdio, Self::Exec];
 
     fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Serial => "serial",
             Self::Stdio => "stdio",
             Self::Exec => "exec",
         }
@@ -127,6 +148,10 @@ impl Kind {
     fn own_keys(self) -> &'static [&'static str] {
         match self {
             Self::Tcp => &TCP_KEYS,
+            #[cfg(unix)]
+            Self::Serial => &bondwire_serial::SerialAddress::KEYS,
+            #[cfg(not(unix))]
+            Self::Serial => &[],
             Self::Stdio | Self::Exec => &[],
         }
     }
@@ -172,6 +197,7 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
             Some(Ok(Kind::Exec)) => CommandLineError::Empty.into(),
             Some(Ok(Kind::Stdio)) => LinkSpecError::StdioAddress,
             Some(Ok(Kind::Tcp)) => LinkSpecError::NoAddress,
+            Some(Ok(Kind::Serial)) => LinkSpecError::NoPort,
             Some(Err(to_come)) => to_come,
             None => LinkSpecError::NoKind(text.to_owned()),
         });
@@ -179,6 +205,7 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
     match known_kind(kind) {
         // The command of `exec:` may begin with anything.
         Some(Ok(Kind::Exec)) => Ok((Kind::Exec, rest)),
+        // Of `serial:///dev/ttyUSB0` the path keeps its slash.
         Some(Ok(kind)) => Ok((kind, rest.strip_prefix("//").unwrap_or(rest))),
         Some(Err(to_come)) => Err(to_come),
         // `10.0.0.1:7700` and `[fe80::1]:7700` lack the kind; `udp:10.0.0.1` names a strange one.
@@ -282,6 +309,20 @@ mod tests {
         for same in ["tcp:[2001:db8::1]:7700", "tcp://[2001:db8::1]:7700", "TCP:[2001:db8::1]:7700"] {
             assert_eq!(tcp(&same.parse().unwrap()).to_string(), "[2001:db8::1]:7700");
         }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn serial_ports_parse() {
+        let port = |text: &str| match text.parse::<LinkSpec>().unwrap().medium {
+            Medium::Serial(address) => address.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(port("serial:/dev/ttyUSB0"), "/dev/ttyUSB0");
+        assert_eq!(port("serial:///dev/ttyUSB0,policy=backup,baud=921600"), "/dev/ttyUSB0,baud=921600");
+        assert_eq!(port("SERIAL:A50285BI,cap=5kB"), "A50285BI");
+        let message = "serial:/dev/ttyUSB0,bued=9600".parse::<LinkSpec>().unwrap_err().to_string();
+        assert!(message.contains("did you mean \"baud\""), "{message}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::io;
 use std::time::Duration;
 
 use bondwire::{Bond, DialerHandle, Listener};
+#[cfg(unix)]
+use bondwire_serial::{SerialAcceptor, SerialAddress, SerialDialer};
 use bondwire_tcp::{Listening, TcpAcceptor, TcpAddress, TcpDialer};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,6 +31,9 @@ use stdio::{StdioAcceptor, StdioDialer};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Medium {
     Tcp(TcpAddress),
+    /// A serial port.
+    #[cfg(unix)]
+    Serial(SerialAddress),
     /// Standard input and output of this program.
     Stdio,
     /// Standard input and output of a program that this one starts.
@@ -63,6 +68,19 @@ impl Media {
                 "stdio: stands there twice; there is one standard input and output",
             ));
         }
+        #[cfg(unix)]
+        for (index, link) in links.iter().enumerate() {
+            let port = |link: &LinkSpec| match &link.medium {
+                Medium::Serial(address) => Some(address.port.clone()),
+                _ => None,
+            };
+            if let Some(name) = port(link)
+                && links[..index].iter().any(|other| port(other).as_ref() == Some(&name))
+            {
+                let message = format!("serial port {name} stands there twice; a port carries one link");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        }
         Ok(())
     }
 
@@ -70,6 +88,8 @@ impl Media {
     pub(crate) fn dial(&self, medium: &Medium, bond: &Bond) -> DialerHandle {
         match medium {
             Medium::Tcp(address) => bond.add_dialer(TcpDialer::new(address.clone())),
+            #[cfg(unix)]
+            Medium::Serial(address) => bond.add_dialer(SerialDialer::new(address.clone())),
             Medium::Stdio => bond.add_dialer(StdioDialer::new(self.stdio_ended.clone())),
             Medium::Exec(command) => bond.add_dialer(ExecDialer::new(command.clone(), self.children.clone())),
         }
@@ -82,7 +102,7 @@ impl Media {
         listener: &Listener,
         number: u32,
     ) -> io::Result<Accepting> {
-        // The other end of a pipe knows its way by itself.
+        // The other end of a pipe or cable knows its way by itself.
         let pipe = |name| Ok(Accepting { name, listening: None });
         match medium {
             Medium::Tcp(address) => {
@@ -91,6 +111,13 @@ impl Media {
                 listener.add_acceptor_as(number, acceptor);
                 let listening = Listening { address: bound, interface: address.iface.clone() };
                 Ok(Accepting { name: format!("tcp {bound}"), listening: Some(listening) })
+            }
+            #[cfg(unix)]
+            Medium::Serial(address) => {
+                let acceptor = SerialAcceptor::bind(address).await?;
+                listener.add_acceptor_as(number, acceptor);
+                // What the port is called at the other end is not known here.
+                pipe(format!("serial {address}"))
             }
             Medium::Stdio => {
                 listener.add_acceptor_as(number, StdioAcceptor::new(self.stdio_ended.clone())?);

@@ -1,5 +1,8 @@
 //! The task that owns a port, and what it shares with the two halves of the link.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

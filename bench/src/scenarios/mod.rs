@@ -9,6 +9,7 @@ pub mod latency;
 pub mod many;
 pub mod messages;
 pub mod policies;
+pub mod serial;
 pub mod shaped;
 pub mod slow_reader;
 pub mod startup;

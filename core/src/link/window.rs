@@ -120,7 +120,10 @@ impl Window {
         let (in_transit, floor, packets) = if c.reliable && !c.interactive {
             (bytes_in(rate, rtt.base() * 3), FLOOR, 2)
         } else {
-            (bytes_in(rate, rtt.base() + rtt.base() / 10), FLOOR_INTERACTIVE, 1)
+            // Every second packet is acknowledged: while one waits for that, another must be on its way. Where a packet takes
+            // as long as the whole round trip, as on a serial line, one alone would leave the line idle between them.
+            let packets = if c.interactive { 1 } else { 2 };
+            (bytes_in(rate, rtt.base() + rtt.base() / 10), FLOOR_INTERACTIVE, packets)
         };
         Some(in_transit.max(bytes_in(rate, floor)).saturating_add(packets * self.packet_bytes(c)))
     }
@@ -249,6 +252,16 @@ mod tests {
         assert_eq!(fast, 65_535);
         let tiny_mtu = window.packet_bytes(Conditions { rate: Some(1 << 30), mtu: 640, ..CALM });
         assert_eq!(tiny_mtu, 640);
+    }
+
+    #[test]
+    fn a_serial_line_holds_two_packets_beyond_its_round_trip() {
+        let rtt = rtt_ms(10);
+        let window = Window { phase: Phase::Steady };
+        let serial = Conditions { rate: Some(92_160), reliable: false, mtu: 631, ..CALM };
+        assert_eq!(window.limit(&rtt, serial), bytes_in(92_160, Duration::from_millis(11)) + 2 * 631);
+        let interactive = window.limit(&rtt, Conditions { interactive: true, ..serial });
+        assert_eq!(interactive, window.limit(&rtt, serial) - 631);
     }
 
     #[test]
