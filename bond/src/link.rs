@@ -129,6 +129,13 @@ pub trait Dialer: Send + 'static {
     /// Dials once. It must give up by itself within a time that suits the medium. Called again after a failure
     /// and after the link it made has ended. Cancel safe: a dropped call leaves no link behind.
     fn dial(&mut self) -> impl Future<Output = io::Result<Self::Link>> + Send;
+
+    /// Waits for a sign that dialling is worth another try at once, such as a cable being plugged in: it ends the wait
+    /// between two dials. What was so before the last dial is no such sign. Without a medium that knows, it never comes.
+    /// Cancel safe.
+    fn worth_dialling(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Takes links that others dial: [`Listener::add_acceptor`](crate::Listener::add_acceptor) serves it.

@@ -186,7 +186,10 @@ impl<D: Dialer> Redialer<D> {
                 }
                 Err(fault) => self.status.report(None, Some(fault)),
             }
-            sleep(backoff.next(pace.interval())).await;
+            tokio::select! {
+                () = sleep(backoff.next(pace.interval())) => {}
+                () = self.dialer.worth_dialling() => {}
+            }
         }
     }
 

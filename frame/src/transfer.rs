@@ -3,6 +3,7 @@
 //! A transfer never ends on the border of a USB packet: the receiver would not know that it has ended. One byte of padding
 //! goes behind the last frame then, so zero-length packets are never needed.
 
+use crate::frame::kind;
 use crate::limits::FRAME_OVERHEAD_BYTES;
 use crate::{FrameSink, NoRoom};
 
@@ -16,6 +17,8 @@ pub struct Writer<'b> {
     buffer: &'b mut [u8],
     len: usize,
     packet_bytes: usize,
+    /// HELLO stands alone.
+    is_hello: bool,
 }
 
 impl<'b> Writer<'b> {
@@ -24,7 +27,7 @@ impl<'b> Writer<'b> {
     /// 1024.
     pub fn new(buffer: &'b mut [u8], peer_read_bytes: usize, packet_bytes: usize) -> Self {
         let most = buffer.len().min(peer_read_bytes);
-        Self { buffer: buffer.split_at_mut(most).0, len: 0, packet_bytes: packet_bytes.max(1) }
+        Self { buffer: buffer.split_at_mut(most).0, len: 0, packet_bytes: packet_bytes.max(1), is_hello: false }
     }
 
     /// Bytes so far, padding not included.
@@ -57,9 +60,12 @@ impl FrameSink for Writer<'_> {
         let frame_bytes: usize = parts.iter().map(|part| part.len()).sum();
         let end = self.len + LENGTH_BYTES + frame_bytes;
         let length = u16::try_from(frame_bytes).map_err(|_| NoRoom)?;
-        if self.padded(end) > self.buffer.len() {
+        let is_hello = parts[0].first() == Some(&kind::HELLO);
+        let stands_alone = self.is_hello || (is_hello && !self.is_empty());
+        if stands_alone || self.padded(end) > self.buffer.len() {
             return Err(NoRoom);
         }
+        self.is_hello = is_hello;
         for part in [&length.to_be_bytes()[..], parts[0], parts[1], parts[2]] {
             self.buffer[self.len..self.len + part.len()].copy_from_slice(part);
             self.len += part.len();
@@ -145,6 +151,19 @@ mod tests {
         assert_eq!(put(&mut writer, &[1; 63]), Err(NoRoom));
         put(&mut writer, &[1; 62]).unwrap();
         assert_eq!(writer.finish(), 64, "the border that counts is that of the endpoint's packets");
+    }
+
+    #[test]
+    fn hello_stands_alone() {
+        let mut buffer = [0; 256];
+        let mut writer = Writer::new(&mut buffer, 256, 64);
+        let (hello, other) = ([kind::HELLO; 40], [kind::CREDIT; 13]);
+        writer.put([&hello, &[], &[]]).unwrap();
+        assert_eq!(writer.put([&other, &[], &[]]), Err(NoRoom));
+        assert_eq!(writer.finish(), 42);
+        let mut writer = Writer::new(&mut buffer, 256, 64);
+        writer.put([&other, &[], &[]]).unwrap();
+        assert_eq!(writer.put([&hello, &[], &[]]), Err(NoRoom));
     }
 
     #[test]

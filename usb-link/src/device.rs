@@ -1,0 +1,17 @@
+//! The device side of a cable: a FunctionFS function of a Linux gadget.
+
+mod acceptor;
+mod address;
+mod controllers;
+mod descriptors;
+mod endpoints;
+mod error;
+mod function;
+mod gadget;
+mod sys;
+
+pub use acceptor::GadgetAcceptor;
+pub use address::{Companion, GadgetAddress, GadgetAddressError, MaxSpeed};
+pub use controllers::{Controller, ControllerUser, controllers};
+pub use error::GadgetError;
+pub use gadget::{Gadget, GadgetConfig, kept, remove};

@@ -1,0 +1,12 @@
+//! The host side of a cable: finds devices, claims their interface, and keeps links to them.
+
+mod address;
+mod cable;
+mod dial;
+mod endpoints;
+mod watch;
+
+pub use address::{UsbAddress, UsbAddressError};
+pub use cable::{Cable, CableFault, CableId, cables};
+pub use dial::UsbDialer;
+pub use watch::CableWatch;

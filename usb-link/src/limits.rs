@@ -1,0 +1,35 @@
+//! Every bound of USB links, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Longest transfer both ways, in bytes. FunctionFS wants it contiguous in kernel memory, and many device controllers do
+/// no more in one request.
+pub const TRANSFER_MAX_BYTES: usize = 16 << 10;
+/// Transfers under way each way on a fast cable: enough that the controller has the next one when it ends one.
+pub const TRANSFERS_MAX: usize = 8;
+/// Fewest transfers each way with which a link goes on when the kernel has no memory for more: with one the bus would be
+/// idle between two.
+pub const TRANSFERS_MIN: usize = 2;
+/// Bytes of packets that came and that nobody has taken yet, of a high-speed cable: 6 ms of it.
+pub const RECEIVE_BUFFER_BYTES: u32 = 256 << 10;
+/// Bytes copied together at the receiver, one behind the other, before fresh memory is taken.
+pub const COPY_BYTES: usize = 128 << 10;
+/// Transfers handled before other tasks get their turn.
+pub const TRANSFERS_PER_TURN: usize = 16;
+
+/// Longest time between two frames. The other end takes this one for dead after four times as long, 1.6 s.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(400);
+/// Time in which a host must be heard by the device's program.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time that the last transfers may take to leave when a link ends.
+pub const LINGER: Duration = Duration::from_millis(500);
+
+/// How often devices are listed anew although no event said that there is something new: without udev none does, and
+/// on some systems an interface is not ready yet when its device is announced.
+pub const LIST_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest hint in a string descriptor, in characters: a string descriptor holds 126.
+pub const HINT_MAX_CHARS: usize = 64;
+/// Links from one device side that wait to be taken.
+pub const ACCEPT_QUEUE: usize = 16;
+/// Wait of the device side after it could not serve a controller.
+pub const SERVE_RETRY: Duration = Duration::from_secs(1);
