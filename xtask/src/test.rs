@@ -66,6 +66,7 @@ impl Test {
             Verdict::good("every example works")
         });
         steps.step("end to end", || self.end_to_end(shell, root_tests));
+        steps.step("virtual machine", || self.virtual_machine(root_tests));
         // Last, so that the runner's own summary closes the output.
         let _require = root_tests.then(|| shell.push_env(REQUIRE_ROOT_TESTS, "1"));
         println!("\n== tests{}", if root_tests { "" } else { " (those that need root pass unrun)" });
@@ -91,6 +92,16 @@ impl Test {
             .quiet()
             .run()?;
         Verdict::good("every byte right, however the path died")
+    }
+
+    /// USB links under a kernel with cables joined in software.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables, clippy::unused_self))]
+    fn virtual_machine(&self, required: bool) -> Result<Verdict> {
+        #[cfg(target_os = "linux")]
+        if !self.quick {
+            return crate::vm::step(required);
+        }
+        Ok(Verdict::Skipped("needs Linux, and more time than --quick has".to_owned()))
     }
 
     fn dependencies(&self, shell: &Shell) -> Result<Verdict> {

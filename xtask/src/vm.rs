@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bondwire_vm::guests::{Guests, Options};
 use bondwire_vm::machine::Accelerator;
 use bondwire_vm::plan::Contents;
@@ -12,13 +12,14 @@ use bondwire_vm::run::{News, Outcome};
 use clap::Args;
 
 use crate::root;
+use crate::steps::Verdict;
 use crate::test::PROFILE;
 
 /// How long a program that was asked for may run.
 const COMMAND_LIMIT_SECONDS: u64 = 24 * 3600;
 
 /// Arguments of `cargo xtask vm`.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Vm {
     /// Run long tests too: those marked `#[ignore]`
     #[arg(long)]
@@ -38,6 +39,9 @@ pub(crate) struct Vm {
     /// Cargo's profile to build with
     #[arg(long, default_value = PROFILE)]
     profile: String,
+    /// Features to build the tests with, as CRATE/FEATURE
+    #[arg(long, value_name = "LIST")]
+    features: Option<String>,
     /// Let KVM run the guest: fast where it works, and not needed anywhere
     #[arg(long)]
     kvm: bool,
@@ -49,10 +53,25 @@ pub(crate) struct Vm {
     command: Vec<String>,
 }
 
+/// The step of `cargo xtask test`: the standard set. Where no guest can be had, that is a fault if `required`.
+pub(crate) fn step(required: bool) -> Result<Verdict> {
+    let standard = Vm { profile: PROFILE.to_owned(), ..Vm::default() };
+    let contents = Contents::build(root(), PROFILE, None)?;
+    let jobs = contents.jobs(None, false)?;
+    let guests = match Guests::set_up(&cache(), contents, standard.options()) {
+        Err(error) if !required => return Ok(Verdict::Skipped(format!("no virtual machine: {error}"))),
+        guests => guests?,
+    };
+    let outcomes = guests.run(&jobs, &mut |news| standard.tell(&news))?;
+    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    ensure!(failed == 0, "{failed} of {} tests in the guest", outcomes.len());
+    Ok(Verdict::Good(format!("{} tests in the guest", outcomes.len())))
+}
+
 impl Vm {
     /// Builds the tests and runs them in the guest.
     pub(crate) fn run(&self) -> Result<ExitCode> {
-        let contents = Contents::build(root(), &self.profile)?;
+        let contents = Contents::build(root(), &self.profile, self.features.as_deref())?;
         let jobs = self.jobs(&contents)?;
         if self.list {
             jobs.iter().for_each(|job| println!("{}", job.name));
@@ -121,10 +140,10 @@ fn tell_end(outcome: &Outcome, verbose: bool) {
 fn summary(outcomes: &[Outcome]) -> ExitCode {
     let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
     if failed.is_empty() {
-        println!("{} tests passed in the guest", outcomes.len());
+        println!("all passed in the guest: {}", outcomes.len());
         return ExitCode::SUCCESS;
     }
-    println!("{} of {} tests FAILED in the guest:", failed.len(), outcomes.len());
+    println!("FAILED in the guest: {} of {}", failed.len(), outcomes.len());
     for outcome in failed {
         println!("    {}: {}", outcome.name, outcome.failure.as_deref().unwrap_or_default());
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::error::{During, SetUpError, read};
@@ -14,8 +15,10 @@ use crate::plan::Contents;
 use crate::report::{JOBS_FILE, Job};
 use crate::run::{News, Outcome, run_boot};
 
-/// Folders of runs begin so; then comes the process number.
+/// Folders of runs begin so; then come the numbers of the process and of the run in it.
 const RUN: &str = "run-";
+/// Runs in this process.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
 
 /// How guests run.
 #[derive(Debug, Clone)]
@@ -23,7 +26,7 @@ const RUN: &str = "run-";
 pub struct Options {
     /// What runs the guest's processors.
     pub accelerator: Accelerator,
-    /// Memory of the guest, in MiB. Its file system lies in it too.
+    /// Memory of the guest, in MiB, beside its file system.
     pub memory_mib: u32,
     /// How long it may take to come up. Ten times what emulation needs on an idle host.
     pub boot_limit: Duration,
@@ -54,8 +57,14 @@ pub struct Guests {
     modules: KernelModules,
     /// Files of this run.
     folder: PathBuf,
-    /// The record of the last boot's console.
+    /// Where the record of the last boot's console will be.
     console: PathBuf,
+}
+
+/// Whether a run would need nothing from the network and install nothing.
+#[must_use]
+pub fn is_prepared(cache: &Path) -> bool {
+    find_program(QEMU.0).is_some() && cache.join("packages/complete").is_file()
 }
 
 impl Guests {
@@ -70,7 +79,8 @@ impl Guests {
         }
         let (program, package) = QEMU;
         install(program, package)?;
-        let folder = cache.join(format!("{RUN}{}", std::process::id()));
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let folder = cache.join(format!("{RUN}{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).during(format_args!("create {}", folder.display()))?;
         let lock = File::create(cache.join("lock")).during("create the lock of the cache")?;
         lock.lock().during("lock the cache")?;
@@ -90,7 +100,8 @@ impl Guests {
         while outcomes.len() < jobs.len() {
             let left = &jobs[outcomes.len()..];
             let boot = self.boot(left)?;
-            outcomes.extend(run_boot(&boot, &self.options, left, news)?);
+            outcomes
+                .extend(run_boot(&boot, &self.options, left, news).map_err(|error| self.explained(error))?);
         }
         Ok(outcomes)
     }
@@ -102,6 +113,14 @@ impl Guests {
     /// The guest cannot be made.
     pub fn shell(&self) -> Result<(), SetUpError> {
         self.boot(&[])?.shell()
+    }
+
+    /// Names the place where the console's record outlasts this value.
+    fn explained(&self, error: SetUpError) -> SetUpError {
+        match error {
+            SetUpError::NotUp { detail, .. } => SetUpError::NotUp { detail, console: self.console.clone() },
+            other => other,
+        }
     }
 
     /// Writes the file system of a guest with these jobs.
@@ -120,14 +139,17 @@ impl Guests {
         image.text(JOBS_FILE, &serde_json::to_string(jobs).unwrap_or_default());
         let file = self.folder.join("image.cpio");
         image.write(&file)?;
+        let image_bytes = fs::metadata(&file).during("look at the guest's file system")?.len();
+        // While the kernel unpacks it, it is there twice.
+        let image_mib = u32::try_from(2 * image_bytes / (1024 * 1024)).unwrap_or(u32::MAX);
         let kernel = self.packages.kernel()?.join("boot").join(format!("vmlinuz-{}", self.modules.release));
         Ok(Boot {
             kernel,
             image: file,
-            console: self.console.clone(),
+            console: self.folder.join("console.log"),
             serial_adapter: self.folder.join("serial-adapter"),
             accelerator: self.options.accelerator,
-            memory_mib: self.options.memory_mib,
+            memory_mib: self.options.memory_mib.saturating_add(image_mib),
         })
     }
 
@@ -146,6 +168,8 @@ impl Guests {
 
 impl Drop for Guests {
     fn drop(&mut self) {
+        // There is none yet if nothing was booted.
+        let _ = fs::copy(self.folder.join("console.log"), &self.console);
         if !self.options.keep {
             // What is left of it is of no use, but does no harm either.
             let _ = fs::remove_dir_all(&self.folder);
@@ -157,7 +181,8 @@ impl Drop for Guests {
 fn remove_abandoned(cache: &Path) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(RUN).map(|number| Path::new("/proc").join(number));
+        let process = name.strip_prefix(RUN).and_then(|numbers| numbers.split('-').next());
+        let process = process.map(|number| Path::new("/proc").join(number));
         if process.is_some_and(|process| !process.exists()) {
             // Somebody may have removed it at the same time.
             let _ = fs::remove_dir_all(entry.path());
@@ -186,7 +211,7 @@ mod tests {
     fn folders_of_dead_runs_are_removed() {
         let cache = tempfile::tempdir().unwrap();
         // Process numbers end below this one (PID_MAX_LIMIT of the kernel is 2^22).
-        let (dead, alive) = ("run-4194305".to_owned(), format!("run-{}", std::process::id()));
+        let (dead, alive) = ("run-4194305-0".to_owned(), format!("run-{}-7", std::process::id()));
         for name in [&dead, &alive] {
             fs::create_dir(cache.path().join(name)).unwrap();
         }

@@ -100,11 +100,15 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
 ///
 /// It is not, and cannot be installed.
 pub fn install(program: &'static str, package: &'static str) -> Result<(), SetUpError> {
+    install_as(rustix::process::geteuid().is_root(), program, package)
+}
+
+fn install_as(root: bool, program: &'static str, package: &'static str) -> Result<(), SetUpError> {
     if find_program(program).is_some() {
         return Ok(());
     }
     let missing = SetUpError::ProgramMissing { program, package };
-    if !rustix::process::geteuid().is_root() || find_program("apt-get").is_none() {
+    if !root || find_program("apt-get").is_none() {
         return Err(missing);
     }
     let mut command = Command::new("apt-get");
@@ -213,6 +217,13 @@ mod tests {
         let text = "udev\n  PreDepends: libone1\n  Depends: libtwo2\n |Depends: libthree3\n  Depends: <virtual>\n  Breaks: four\n";
         assert_eq!(dependencies_in(text), ["libone1", "libtwo2", "libthree3"]);
         assert!(is_library("libudev1") && !is_library("adduser") && !is_library("libc6"));
+    }
+
+    #[test]
+    fn who_may_not_install_is_told_what_to_install() {
+        let error = install_as(false, "qemu-system-none", "qemu-none").unwrap_err();
+        let words = "qemu-system-none is not installed; install it with: apt-get install qemu-none";
+        assert_eq!(error.to_string(), words);
     }
 
     #[test]

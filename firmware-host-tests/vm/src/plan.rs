@@ -31,16 +31,17 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Builds them in the workspace `root`, in one of cargo's profiles.
+    /// Builds them in the workspace `root`, in one of cargo's profiles; tests also with these features.
     ///
     /// # Errors
     ///
     /// They do not build.
-    pub fn build(root: &Path, profile: &str) -> Result<Self, SetUpError> {
+    pub fn build(root: &Path, profile: &str, features: Option<&str>) -> Result<Self, SetUpError> {
         let mut contents = Self { rules: root.join("udev"), ..Self::default() };
         let bins = ["build", "--package", env!("CARGO_PKG_NAME"), "--package", "bondwire-cli", "--bins"];
-        let tests = ["test", "--no-run", "--workspace", "--test", TEST_FILES];
-        for command in [&bins[..], &tests[..]] {
+        let mut tests = vec!["test", "--no-run", "--workspace", "--test", TEST_FILES];
+        tests.extend(features.iter().flat_map(|features| ["--features", features]));
+        for command in [&bins[..], &tests] {
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.current_dir(root).args(command);
             cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
