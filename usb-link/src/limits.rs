@@ -21,6 +21,8 @@ pub const TRANSFERS_PER_TURN: usize = 16;
 pub const KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// Time in which a host must be heard by the device's program.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time that a dial gets at least: a device whose program starts anew needs a moment to hear HELLO.
+pub const DIAL_PATIENCE: Duration = Duration::from_secs(2);
 /// Time that the last transfers may take to leave when a link ends.
 pub const LINGER: Duration = Duration::from_millis(500);
 

@@ -23,8 +23,10 @@ pub struct GadgetAcceptor {
     name: String,
     served: Vec<String>,
     links: mpsc::Receiver<io::Result<UsbLink>>,
-    /// One task for each controller; they end with this value.
+    /// One task for each function; they end with this value.
     _servers: JoinSet<()>,
+    /// Not with the tasks, which may end later than this value: no gadget is left when it is gone.
+    _gadgets: Vec<Gadget>,
 }
 
 impl GadgetAcceptor {
@@ -32,19 +34,20 @@ impl GadgetAcceptor {
     /// is here. Needs a tokio runtime.
     pub fn start(address: &GadgetAddress, hint: Hint) -> Result<Self, GadgetError> {
         let (sender, links) = mpsc::channel(ACCEPT_QUEUE);
-        let mut servers = JoinSet::new();
-        let mut served = Vec::new();
-        for server in Self::servers(address, &hint)? {
+        let (mut servers, mut served, mut gadgets) = (JoinSet::new(), Vec::new(), Vec::new());
+        for (server, gadget) in Self::servers(address, &hint)? {
             served.push(server.name.clone());
+            gadgets.extend(gadget);
             servers.spawn(server.run(sender.clone()));
         }
-        Ok(Self { name: format!("gadget {address}").trim().to_owned(), served, links, _servers: servers })
+        let name = format!("gadget {address}").trim().to_owned();
+        Ok(Self { name, served, links, _servers: servers, _gadgets: gadgets })
     }
 
-    fn servers(address: &GadgetAddress, hint: &Hint) -> Result<Vec<Server>, GadgetError> {
+    fn servers(address: &GadgetAddress, hint: &Hint) -> Result<Vec<(Server, Option<Gadget>)>, GadgetError> {
         let interface_name = hint.interface_name();
         if let Some(folder) = &address.functionfs {
-            return Ok(vec![Server::on_folder(folder, interface_name)?]);
+            return Ok(vec![(Server::on_folder(folder, &interface_name)?, None)]);
         }
         let chosen = controllers::choose(address.controller.as_deref())?;
         let serve = |controller: String| {
@@ -55,7 +58,10 @@ impl GadgetAcceptor {
                 max_speed: address.max_speed,
                 owner: None,
             };
-            Server::on_controller(config, &interface_name)
+            let gadget = Gadget::create(&config)?;
+            let function = describe(gadget.mount_point(), &interface_name)?;
+            gadget.bind()?;
+            Ok((Server { name: config.controller, function }, Some(gadget)))
         };
         let (good, bad): (Vec<_>, Vec<_>) = chosen.into_iter().map(serve).partition(Result::is_ok);
         // With every free controller meant, one that does not work is no reason to leave the others.
@@ -90,24 +96,15 @@ impl Acceptor for GadgetAcceptor {
     }
 }
 
-/// One function and, unless somebody else has set it up, its gadget. The function goes first.
+/// One function.
 struct Server {
     name: String,
     function: Function,
-    _gadget: Option<Gadget>,
 }
 
 impl Server {
-    fn on_folder(folder: &Path, interface_name: String) -> Result<Self, GadgetError> {
-        let function = describe(folder, &interface_name)?;
-        Ok(Self { name: folder.display().to_string(), function, _gadget: None })
-    }
-
-    fn on_controller(config: GadgetConfig, interface_name: &str) -> Result<Self, GadgetError> {
-        let gadget = Gadget::create(&config)?;
-        let function = describe(gadget.mount_point(), interface_name)?;
-        gadget.bind()?;
-        Ok(Self { name: config.controller, function, _gadget: Some(gadget) })
+    fn on_folder(folder: &Path, interface_name: &str) -> Result<Self, GadgetError> {
+        Ok(Self { name: folder.display().to_string(), function: describe(folder, interface_name)? })
     }
 
     /// Serves hosts one after another, for ever.

@@ -1,6 +1,7 @@
 //! Keeps a link to one cable.
 
 use std::io;
+use std::time::Duration;
 
 use bondwire::link::Dialer;
 use bondwire_frame::Role;
@@ -8,10 +9,11 @@ use nusb::descriptors::TransferType;
 use nusb::transfer::{Bulk, Direction, In, Out};
 use nusb::{Endpoint, ErrorKind, Interface};
 
-use super::cable::{Cable, CableFault, CableId, cables};
+use super::cable::{Cable, CableFault, CableId};
 use super::watch::CableWatch;
 use super::{UsbAddress, endpoints};
 use crate::UsbLink;
+use crate::limits::DIAL_PATIENCE;
 
 /// Dials one cable again and again: opens the device, claims its interface, and finds the program on it.
 #[derive(Debug)]
@@ -74,6 +76,10 @@ impl Dialer for UsbDialer {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn patience(&self) -> Duration {
+        DIAL_PATIENCE
     }
 
     /// Fails with a [`CableFault`], or with what the frame layer says of the other end.
