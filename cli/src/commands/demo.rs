@@ -11,8 +11,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
+use crate::demo::lane::Lane;
 use crate::demo::plan::{PHASES, Phase};
-use crate::demo::relay::{Path, Relay};
+use crate::demo::relay::Path;
 use crate::demo::report::{PathRow, PhaseRow, Report};
 use crate::demo::stage::Stage;
 use crate::demo::traffic::{self, Arrivals, TrafficError};
@@ -147,8 +148,9 @@ impl<'a> Play<'a> {
         let mut from = self.start;
         for phase in &PHASES {
             let until = from + phase.length(length);
-            for (relay, path) in self.stage.paths.iter().zip(phase.paths) {
-                relay.set(path);
+            // The TCP paths come first.
+            for (lane, path) in self.stage.paths.iter().zip(phase.tcp) {
+                lane.set(path);
             }
             let mut frame = interval(FRAME_INTERVAL);
             frame.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,7 +179,7 @@ impl<'a> Play<'a> {
             from_seconds: rounded((from - self.start).as_secs_f64()),
             seconds: rounded(seconds),
             mbytes_per_second: rounded(bytes as f64 / seconds / 1e6),
-            paths_mbytes_per_second: 2.0 * phase.open_mbytes_per_second() as f64,
+            paths_mbytes_per_second: rounded(2.0 * phase.open_mbytes_per_second()),
             longest_pause_ms: rounded(pause.as_secs_f64() * 1e3),
         }
     }
@@ -189,7 +191,10 @@ impl<'a> Play<'a> {
         let links = self.tally.rows(seconds);
         let carried: u64 = links.iter().map(|link| link.bytes).sum();
         let path_row = |row: LinkRow| PathRow {
-            path_mbytes_per_second: self.stage.path_of(&row.link).map_or(0, |path| path.rate / 1_000_000),
+            path_mbytes_per_second: self
+                .stage
+                .path_of(&row.link)
+                .map_or(0.0, |path| rounded(path.rate() / 1e6)),
             share: rounded(row.bytes as f64 / carried.max(1) as f64),
             link: row.link,
             state: row.state,
@@ -199,7 +204,7 @@ impl<'a> Play<'a> {
             reinjected_bytes: row.reinjected_bytes,
         };
         let mut paths: Vec<_> = links.into_iter().map(path_row).collect();
-        paths.sort_by_key(|path| std::cmp::Reverse(path.path_mbytes_per_second));
+        paths.sort_by(|a, b| b.path_mbytes_per_second.total_cmp(&a.path_mbytes_per_second));
         Report {
             seconds: rounded(seconds),
             bytes,
@@ -219,7 +224,7 @@ struct Picture {
 }
 
 struct Bar {
-    relay: Arc<Relay>,
+    lane: Arc<Lane>,
     bar: ProgressBar,
     carried_before: u64,
 }
@@ -234,12 +239,12 @@ impl Picture {
         let all = MultiProgress::with_draw_target(target);
         let title = all.add(ProgressBar::new_spinner());
         set_style(&title, "{msg}");
-        let bar = |relay: &Arc<Relay>| {
+        let bar = |lane: &Arc<Lane>| {
             // Each path can carry its rate both ways.
-            let bar = all.add(ProgressBar::new(2 * relay.rate / 1000));
-            set_style(&bar, "{prefix:>8} MB/s path [{bar:40}] {msg}");
-            bar.set_prefix((relay.rate / 1_000_000).to_string());
-            Bar { relay: Arc::clone(relay), bar, carried_before: relay.carried_bytes() }
+            let bar = all.add(ProgressBar::new((2.0 * lane.rate() / 1000.0) as u64));
+            set_style(&bar, "{prefix:>12} [{bar:40}] {msg}");
+            bar.set_prefix(lane.label());
+            Bar { lane: Arc::clone(lane), bar, carried_before: lane.carried_bytes() }
         };
         Self { title, bars: stage.paths.iter().map(bar).collect(), last: Instant::now() }
     }
@@ -248,13 +253,13 @@ impl Picture {
         let seconds = self.last.elapsed().as_secs_f64().max(1e-3);
         self.last = Instant::now();
         self.title.set_message(phase.title);
-        for Bar { relay, bar, carried_before } in &mut self.bars {
-            let carried = relay.carried_bytes();
+        for Bar { lane, bar, carried_before } in &mut self.bars {
+            let carried = lane.carried_bytes();
             let rate = (carried - *carried_before) as f64 / seconds;
             *carried_before = carried;
             bar.set_position((rate / 1000.0) as u64);
-            bar.set_message(match relay.path() {
-                Path::Open => format!("{:5.1} MB/s both ways", rate / 1e6),
+            bar.set_message(match lane.path() {
+                Path::Open => format!("{:6.2} MB/s both ways", rate / 1e6),
                 Path::Silent => "silent".to_owned(),
                 Path::Closed => "cut".to_owned(),
             });

@@ -36,7 +36,7 @@ pub(crate) struct PhaseRow {
 #[derive(Debug, Serialize)]
 pub(crate) struct PathRow {
     pub(crate) link: String,
-    pub(crate) path_mbytes_per_second: u64,
+    pub(crate) path_mbytes_per_second: f64,
     pub(crate) state: String,
     pub(crate) bytes: u64,
     /// Part of all bytes, 0 to 1.
@@ -62,7 +62,7 @@ impl Report {
         for phase in &self.phases {
             let _ = writeln!(
                 text,
-                "{:>5.1} s  {:26} {:>7.1} MB/s {:>9.0} MB/s {:>11.0} ms",
+                "{:>5.1} s  {:26} {:>7.1} MB/s {:>9.1} MB/s {:>11.0} ms",
                 phase.from_seconds,
                 phase.title,
                 phase.mbytes_per_second,
@@ -79,7 +79,7 @@ impl Report {
             let rtt = path.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1}"));
             let _ = writeln!(
                 text,
-                "{:22} {:>9} {:>9} {:>12} {:>5.0} % {:>8}",
+                "{:30} {:>9.2} {:>9} {:>12} {:>6.1} % {:>8}",
                 path.link,
                 path.path_mbytes_per_second,
                 path.state,

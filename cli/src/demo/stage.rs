@@ -1,15 +1,25 @@
 //! The demo's set-up: two ends, and the paths between them.
 
+#[cfg(unix)]
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(unix)]
+use bondwire::DialerHandle;
 use bondwire::{Bond, BondConfig, Identity, ListenConfig, Listener};
+#[cfg(unix)]
+use bondwire_line::End;
+#[cfg(unix)]
+use bondwire_serial::{SerialAcceptor, SerialAddress, SerialDialer};
 use bondwire_tcp::{TcpAcceptor, TcpAddress, TcpDialer};
 use tokio::time::timeout;
 
-use super::plan::PATH_MBYTES_PER_SECOND;
-use super::relay::Relay;
+use super::lane::Lane;
+#[cfg(unix)]
+use super::plan::SERIAL_BAUDS;
+use super::plan::TCP_MBYTES_PER_SECOND;
 use crate::failure::{Exit, Failure};
 
 /// Time in which the two ends must find each other.
@@ -19,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Stage {
     pub(crate) near: Bond,
     pub(crate) far: Bond,
-    pub(crate) paths: Vec<Arc<Relay>>,
+    pub(crate) paths: Vec<Arc<Lane>>,
     _listener: Listener,
 }
 
@@ -38,10 +48,19 @@ impl Stage {
         let near = Bond::connect(&near_key, far_key.public_key(), BondConfig::default())
             .map_err(Failure::configuration)?;
         let (mut paths, mut dialers) = (Vec::new(), Vec::new());
-        for rate in PATH_MBYTES_PER_SECOND {
-            let path = Relay::start(target, rate * 1_000_000).await.map_err(local)?;
-            dialers.push(near.add_dialer(TcpDialer::new(TcpAddress::new("127.0.0.1", path.address.port()))));
-            paths.push(Arc::new(path));
+        for rate in TCP_MBYTES_PER_SECOND {
+            let lane = Lane::tcp(target, rate * 1_000_000).await.map_err(local)?;
+            if let Lane::Tcp(relay) = &lane {
+                let address = TcpAddress::new("127.0.0.1", relay.address.port());
+                dialers.push(near.add_dialer(TcpDialer::new(address)));
+            }
+            paths.push(Arc::new(lane));
+        }
+        #[cfg(unix)]
+        for baud in SERIAL_BAUDS {
+            let (lane, dialer) = serial(baud, &near, &listener).await?;
+            dialers.push(dialer);
+            paths.push(Arc::new(lane));
         }
         let far = timeout(CONNECT_TIMEOUT, listener.accept()).await.map_err(|_| {
             let faults: Vec<_> = dialers.iter().filter_map(|dialer| dialer.state().fault).collect();
@@ -55,7 +74,23 @@ impl Stage {
     }
 
     /// The path that a link of this name leads over.
-    pub(crate) fn path_of(&self, link: &str) -> Option<&Arc<Relay>> {
-        self.paths.iter().find(|path| link.ends_with(&format!(":{}", path.address.port())))
+    pub(crate) fn path_of(&self, link: &str) -> Option<&Arc<Lane>> {
+        self.paths.iter().find(|path| path.carries(link))
     }
+}
+
+/// A serial line between the two ends, each of which opens its terminal as it would open a real port.
+#[cfg(unix)]
+async fn serial(baud: u32, near: &Bond, listener: &Listener) -> Result<(Lane, DialerHandle), Failure> {
+    let local =
+        |error: &dyn Display| Failure::configuration(format!("the demo needs pseudo-terminals: {error}"));
+    let lane = Lane::serial(baud).map_err(|error| local(&error))?;
+    let Lane::Serial { line, .. } = &lane else { return Err(local(&"there is none")) };
+    let [near_port, far_port] = [End::A, End::B].map(|end| SerialAddress {
+        baud: Some(baud),
+        ..SerialAddress::new(line.path(end).unwrap_or_default().to_string_lossy())
+    });
+    listener.add_acceptor(SerialAcceptor::bind(&far_port).await.map_err(|error| local(&error))?);
+    let dialer = near.add_dialer(SerialDialer::new(near_port));
+    Ok((lane, dialer))
 }

@@ -23,6 +23,8 @@ mod readme;
 #[cfg(unix)]
 mod remote;
 #[cfg(unix)]
+mod serial;
+#[cfg(unix)]
 mod socks;
 #[cfg(unix)]
 mod ssh;
