@@ -181,7 +181,7 @@ pub enum CableFault {
     )]
     Permission(String),
     /// A driver or program has the interface.
-    #[error("the interface is in use by {}", .0.as_ref().map_or_else(|| "another program".to_owned(), user))]
+    #[error("the interface is in use by {}", .0.as_deref().map_or_else(|| "another program".to_owned(), user))]
     InUse(Option<String>),
     /// The interface has no pair of bulk endpoints.
     #[error("the interface has no bulk endpoint {0}: this is no Bondwire device")]
@@ -191,8 +191,8 @@ pub enum CableFault {
     Other(String),
 }
 
-fn user(driver: &String) -> String {
-    match driver.as_str() {
+fn user(driver: &str) -> String {
+    match driver {
         // This is how the kernel calls programs.
         "usbfs" => "another program; `bondwire status` shows whether it is a running bond".to_owned(),
         driver => format!("the kernel driver `{driver}`; unbind it, or give the device another class"),
