@@ -20,8 +20,12 @@ struct Target {
 const EVERYTHING: &[&str] = &["bondwire-core", "bondwire", "bondwire-tcp", "bondwire-cli"];
 
 const TARGETS: [Target; 4] = [
-    // A microcontroller without an operating system: the engine alone.
-    Target { triple: "thumbv7m-none-eabi", packages: &["bondwire-core"], std_parts: "core,alloc" },
+    // A microcontroller without an operating system: the engine, and the frame layer, which is made for them.
+    Target {
+        triple: "thumbv7m-none-eabi",
+        packages: &["bondwire-core", "bondwire-frame"],
+        std_parts: "core,alloc",
+    },
     Target { triple: "x86_64-pc-windows-gnu", packages: EVERYTHING, std_parts: "std,panic_abort" },
     Target { triple: "aarch64-apple-darwin", packages: EVERYTHING, std_parts: "std,panic_abort" },
     Target { triple: "x86_64-unknown-freebsd", packages: EVERYTHING, std_parts: "std,panic_abort" },
