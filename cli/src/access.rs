@@ -113,7 +113,7 @@ impl Access {
             None => WantedName::Proposed(proposed),
         };
         let mut file = self.file();
-        let remembered = file.file().remember(&NewPeer { key, name, links: &[] })?;
+        let remembered = file.file().remember(&NewPeer { key, name, links: &[], ssh: None })?;
         let change = file.reload();
         drop(file);
         self.take(change);

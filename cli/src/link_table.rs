@@ -9,7 +9,7 @@ use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
 
 use crate::discovery::{self, Excluded};
 use crate::link_spec::LinkSpec;
-use crate::medium::Media;
+use crate::medium::{Media, OWN_LISTENER};
 
 /// Links that one end dials at most: what a bond takes.
 const LINKS_MAX: usize = bondwire::limits::LINKS_MAX;
@@ -77,6 +77,8 @@ pub(crate) enum AddError {
     Interfaces(io::Error),
     #[error("stdio: cannot be added: standard input and output belong to this command from its start")]
     Stdio,
+    #[error("{0}: {OWN_LISTENER}")]
+    OwnListener(String),
 }
 
 impl LinkTable {
@@ -149,6 +151,11 @@ impl LinkTable {
         }
         if table.rows.iter().any(|row| row.spec == spec) {
             return Err(AddError::Known(spec.to_string()));
+        }
+        let alone =
+            table.rows.iter().map(|row| &row.spec).chain([&spec]).find(|spec| spec.medium.starts_listener());
+        if let Some(alone) = alone {
+            return Err(AddError::OwnListener(alone.to_string()));
         }
         if table.rows.len() >= LINKS_MAX {
             return Err(AddError::TooMany);

@@ -40,6 +40,17 @@ pub(crate) enum Medium {
     Exec(CommandLine),
 }
 
+impl Medium {
+    /// Whether dialling it starts a listener that only this link reaches.
+    pub(crate) fn starts_listener(&self) -> bool {
+        matches!(self, Self::Exec(command) if command.starts_listener())
+    }
+}
+
+/// Why a link to a listener of its own stands alone.
+pub(crate) const OWN_LISTENER: &str = "it starts a listener of its own, which no other link reaches; name it alone, or start \
+                                       one listener for all links, as `bondwire connect ssh:HOST` does";
+
 /// A link that is listened for.
 pub(crate) struct Accepting {
     /// Where, for people.
@@ -81,7 +92,12 @@ impl Media {
                 return Err(Failure::new(Exit::Usage, message));
             }
         }
-        Ok(())
+        match links.iter().find(|link| link.medium.starts_listener()) {
+            Some(alone) if links.len() > 1 => {
+                Err(Failure::new(Exit::Usage, format!("{alone}: {OWN_LISTENER}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps a link up for `bond`.

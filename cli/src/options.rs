@@ -11,7 +11,7 @@ use crate::keys;
 use crate::link_spec::LinkSpec;
 use crate::pairing::Invitation;
 use crate::peers::{PeerName, PeersFile};
-use crate::ssh::SshTarget;
+use crate::ssh::Login;
 use crate::target::Target;
 
 /// This host's key.
@@ -166,15 +166,23 @@ impl PeerOptions {
         }
     }
 
-    /// The host to log in and start the other end, if they name one.
-    pub(crate) fn ssh_target(&self) -> Result<Option<&SshTarget>, Failure> {
+    /// The login that starts the other end, if they name one: by `ssh:`, or by a peer that is reached so.
+    pub(crate) fn ssh_login(&self) -> Result<Option<Login>, Failure> {
+        if let [Target::Peer(name)] = &self.targets[..] {
+            let peers = self.peers.file()?.load()?;
+            let peer = peers.named(name).filter(|peer| peer.links.is_empty());
+            let Some((peer, target)) = peer.and_then(|peer| Some((peer, peer.ssh.clone()?))) else {
+                return Ok(None);
+            };
+            return Ok(Some(Login { target, peer: Some((name.clone(), peer.key)) }));
+        }
         let mut targets = self.targets.iter().filter_map(|target| match target {
             Target::Ssh(target) => Some(target),
             Target::Link(_) | Target::Peer(_) => None,
         });
         match targets.next() {
             Some(target) if self.targets.len() == 1 && self.peer.is_none() && !self.accept_any_peer => {
-                Ok(Some(target))
+                Ok(Some(Login { target: target.clone(), peer: None }))
             }
             Some(target) => Err(Failure::new(
                 Exit::Usage,
@@ -187,8 +195,13 @@ impl PeerOptions {
     /// What the arguments lead to; `invitation` is that of `connect --pair`.
     pub(crate) fn destination(&self, invitation: Option<Invitation>) -> Result<Destination, Failure> {
         let usage = |message: &str| Failure::new(Exit::Usage, message);
-        if self.ssh_target()?.is_some() {
-            return Err(usage("ssh: goes with connect, and without --pair"));
+        match self.ssh_login()? {
+            None => {}
+            Some(Login { peer: Some((name, _)), .. }) => {
+                let message = format!("{name} is reached over ssh: run `bondwire connect {name}` first");
+                return Err(Failure::configuration(message));
+            }
+            Some(_) => return Err(usage("ssh: goes with connect, and without --pair")),
         }
         let mut names = self.targets.iter().filter_map(|target| match target {
             Target::Peer(name) => Some(name),

@@ -18,6 +18,7 @@ use bondwire::PublicKey;
 use crate::discovery::PeerPaths;
 use crate::forward::permits::Permit;
 use crate::link_spec::LinkSpec;
+use crate::ssh::SshTarget;
 
 /// One remembered peer. What is `None` is left to the command line, or to the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) key: PublicKey,
     /// Where it is dialled.
     pub(crate) links: Vec<LinkSpec>,
+    /// Where to log in and start its end, if it is not dialled.
+    pub(crate) ssh: Option<SshTarget>,
     /// Targets that it may reach through this host.
     pub(crate) permit_open: Option<Vec<Permit>>,
     /// Addresses of this host on which it may listen.

@@ -114,6 +114,7 @@ mod tests {
             name: "laptop".parse().unwrap(),
             key: PublicKey([1; 32]),
             links: Vec::new(),
+            ssh: None,
             permit_open: open.map(permits),
             permit_listen: listen.map(permits),
             permit_links: None,

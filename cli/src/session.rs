@@ -16,7 +16,7 @@ use crate::medium::Media;
 use crate::options::{Destination, PeerOptions, PeerProof};
 use crate::pairing::Invitation;
 use crate::service::close_code;
-use crate::ssh::{FarListener, SshTarget};
+use crate::ssh::{FarListener, Login, SshTarget};
 
 /// How often the dialers' faults are looked at until then.
 const FAULT_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -60,8 +60,9 @@ impl Session {
     }
 
     /// The same over an ssh login, which lives as long as the session.
-    pub(crate) async fn over_ssh(options: &PeerOptions, target: &SshTarget) -> Result<Self, Failure> {
-        let (listener, far) = FarListener::start(target, options.cipher.for_other_end()).await?;
+    pub(crate) async fn over_ssh(options: &PeerOptions, login: &Login) -> Result<Self, Failure> {
+        let (listener, far) = FarListener::start(&login.target, options.cipher.for_other_end()).await?;
+        login.check(&far)?;
         let peer = PeerProof::Invitation(far.invitation);
         let session = Self::to(options, Destination { links: far.links, peer, paths: PeerPaths::found() })?;
         *session.far() = Some(listener);
@@ -105,6 +106,11 @@ impl Session {
             return Vec::new();
         }
         self.links.specs().iter().map(ToString::to_string).collect()
+    }
+
+    /// Where the other end was started, if this session did that.
+    pub(crate) fn ssh_target(&self) -> Option<SshTarget> {
+        self.far().as_ref().map(|far| far.target().clone())
     }
 
     /// Whether the peer is still to be paired with.

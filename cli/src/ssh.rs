@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bondwire::PublicKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::failure::{Exit, Failure, one_line};
 use crate::link_spec::LinkSpec;
 use crate::medium::{ChildIo, CommandLine, Fate, Medium};
 use crate::pairing::{Invitation, parse_invitation};
+use crate::peers::PeerName;
 
 /// Time for the login and for the listener to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,6 +49,19 @@ impl SshTarget {
     pub(crate) fn of(text: &str) -> Option<Result<Self, SshTargetError>> {
         let rest = text.strip_prefix("ssh:")?;
         Some(rest.strip_prefix("//").unwrap_or(rest).parse())
+    }
+
+    /// What stands behind `ssh:`, as it can be read again.
+    pub(crate) fn address(&self) -> String {
+        let login = match self.login.rsplit_once('@') {
+            Some((user, host)) if host.contains(':') => format!("{user}@[{host}]"),
+            None if self.login.contains(':') => format!("[{}]", self.login),
+            _ => self.login.clone(),
+        };
+        match self.port {
+            Some(port) => format!("{login}:{port}"),
+            None => login,
+        }
     }
 
     /// The host without its user.
@@ -95,6 +110,30 @@ impl fmt::Display for SshTarget {
     }
 }
 
+/// A login that starts the other end of a bond.
+pub(crate) struct Login {
+    pub(crate) target: SshTarget,
+    /// Who has to answer there, if it is known.
+    pub(crate) peer: Option<(PeerName, PublicKey)>,
+}
+
+impl Login {
+    /// Whether the host that answered is the one that is known.
+    pub(crate) fn check(&self, far: &FarEnd) -> Result<(), Failure> {
+        match &self.peer {
+            Some((name, key)) if *key != far.invitation.listener => Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "ssh:{0}: the host there has another key than {name}; if that is right: bondwire peers remove {name}, \
+                     then bondwire connect ssh:{0}",
+                    self.target.address()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A listener at another host. It ends when this is dropped.
 pub(crate) struct FarListener {
     target: SshTarget,
@@ -137,6 +176,11 @@ impl FarListener {
         })?;
         far.links.extend(link_to_host(target.host(), &far.links).await);
         Ok((Self { target: target.clone(), _session: session, children, fate }, far))
+    }
+
+    /// Where it was started.
+    pub(crate) fn target(&self) -> &SshTarget {
+        &self.target
     }
 
     /// Hears when the session has ended, and with it the listener.
@@ -236,6 +280,11 @@ mod tests {
         assert_eq!(target("ssh://pi@board.local:2222"), Some(("pi@board.local".into(), Some(2222))));
         assert_eq!(target("ssh:pi@[2001:db8::1]:22"), Some(("pi@2001:db8::1".into(), Some(22))));
         assert_eq!(target("ssh:[2001:db8::1]"), Some(("2001:db8::1".into(), None)));
+        for address in
+            ["board", "pi@board.local:2222", "pi@[2001:db8::1]:22", "[2001:db8::1]", "pi@[2001:db8::1]"]
+        {
+            assert_eq!(address.parse::<SshTarget>().unwrap().address(), address);
+        }
         assert!(SshTarget::of("tcp:board").is_none());
         for bad in [
             "ssh:",

@@ -1,6 +1,8 @@
 //! Bonds over USB cables, with the kernel's own host and device stacks: `cargo xtask vm`.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+// What these tests print is shown when one fails, and tells how far it came.
+#![allow(clippy::print_stdout)]
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! `cargo xtask portable`: do the library and the program compile for other systems, and the engine for none?
+//! `cargo xtask portable`: do the library and the program compile for other systems, and engine and frame layer for none?
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ struct Target {
 
 const EVERYTHING: &[&str] = &["bondwire-core", "bondwire", "bondwire-tcp", "bondwire-cli"];
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 3] = [
     // A microcontroller without an operating system: the engine, and the frame layer, which is made for them.
     Target {
         triple: "thumbv7m-none-eabi",
@@ -28,7 +28,6 @@ const TARGETS: [Target; 4] = [
     },
     Target { triple: "x86_64-pc-windows-gnu", packages: EVERYTHING, std_parts: "std,panic_abort" },
     Target { triple: "aarch64-apple-darwin", packages: EVERYTHING, std_parts: "std,panic_abort" },
-    Target { triple: "x86_64-unknown-freebsd", packages: EVERYTHING, std_parts: "std,panic_abort" },
 ];
 
 /// Arguments of `cargo xtask portable`.

@@ -71,10 +71,11 @@ impl Connect {
 
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let introduction = Introduction { file: self.peer.peers.file()?, name: self.name };
-        let ssh = self.peer.ssh_target()?.filter(|_| self.pair.is_none());
+        let ssh = if self.pair.is_none() { self.peer.ssh_login()? } else { None };
         introduction.check(self.pair.is_some() || ssh.is_some())?;
+        let peer_name = self.peer.peer_name();
         let session = match ssh {
-            Some(target) => interrupt.or(Session::over_ssh(&self.peer, target)).await?,
+            Some(login) => interrupt.or(Session::over_ssh(&self.peer, &login)).await?,
             None => Session::new(&self.peer, self.pair)?,
         };
         if let Some(forward) = self.pipe {
@@ -89,7 +90,6 @@ impl Connect {
         for forward in &self.socks {
             ends.push(LocalEnd::socks(forward).await?);
         }
-        let peer_name = self.peer.peer_name();
         let control = Control::open(&self.control, peer_name.as_deref(), "connect", interrupt.stop()).await?;
         let dialled = session.dial()?;
         let mut tasks = JoinSet::new();
@@ -270,12 +270,10 @@ impl Introduction {
             Some(name) => WantedName::Given { name, option: NAME_OPTION },
             None => WantedName::Proposed(host),
         };
-        let remembered = self.file.remember(&NewPeer { key, name, links: &session.link_texts() })?;
+        let (links, ssh) = (session.link_texts(), session.ssh_target());
+        let remembered = self.file.remember(&NewPeer { key, name, links: &links, ssh: ssh.as_ref() })?;
         let (name, key) = (remembered.name, keys::public_key_text(&key));
-        let links = session.link_texts();
-        let again =
-            if links.is_empty() { String::new() } else { format!("; from now on: bondwire connect {name}") };
-        tracing::info!("paired with {name}: {key}{again}");
+        tracing::info!("paired with {name}: {key}; from now on: bondwire connect {name}");
         Ok(Some(name))
     }
 }

@@ -57,7 +57,8 @@ fn list(file: &PeersFile) -> Result<(), Failure> {
     }
     let width = peers.iter().map(|peer| peer.name.as_str().len()).max().unwrap_or(0);
     peers.iter().try_for_each(|peer| {
-        let links: Vec<_> = peer.links.iter().map(ToString::to_string).collect();
+        let ssh = peer.ssh.iter().map(|target| format!("ssh:{}", target.address()));
+        let links: Vec<_> = peer.links.iter().map(ToString::to_string).chain(ssh).collect();
         let line = format!("{:width$}  {}  {}", peer.name, keys::public_key_text(&peer.key), links.join(" "));
         output::line(line.trim_end())
     })

@@ -28,6 +28,12 @@ impl CommandLine {
         Self { text: words.join(" "), words }
     }
 
+    /// Whether it starts a listener that lives on its pipe. Words of one argument count, as a shell elsewhere will split it.
+    pub(crate) fn starts_listener(&self) -> bool {
+        let mut words = self.words.iter().flat_map(|word| word.split_whitespace());
+        words.any(|word| word == "listen") && words.any(|word| word == "stdio:")
+    }
+
     /// The program, and what follows.
     pub(crate) fn words(&self) -> &[String] {
         &self.words
@@ -58,6 +64,16 @@ impl fmt::Display for CommandLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_starts_a_listener_is_known_by_its_words() {
+        let starts = |text: &str| text.parse::<CommandLine>().unwrap().starts_listener();
+        assert!(starts("bondwire listen stdio: --allow k"));
+        assert!(starts("ssh host 'bondwire -v listen --key k stdio:'"));
+        assert!(!starts("ssh jump nc 10.0.0.5 7700"));
+        assert!(!starts("nc listen 1"));
+        assert!(!starts("bondwire connect stdio: --control listen"));
+    }
 
     #[test]
     fn bad_commands_are_refused() {

@@ -11,11 +11,12 @@ use super::file::TABLE;
 use super::{PeerName, Peers, PeersFile};
 use crate::failure::Failure;
 use crate::keys;
+use crate::ssh::SshTarget;
 
 /// What stands at the top of a new file.
 const HEADER: &str = "\
 # Peers of this host. A running `bondwire listen` takes changes up within two seconds.
-# For each: key, links (where to dial it); permit-open, permit-listen, permit-links, permit-speed; bonds-max,
+# For each: key, links (where to dial it) or ssh (where to log in and start it); permit-open, permit-listen, permit-links, permit-speed; bonds-max,
 # streams-max, receive-buffer-bytes, send-buffer-bytes.
 
 ";
@@ -28,6 +29,8 @@ pub(crate) struct NewPeer<'a> {
     pub(crate) name: WantedName<'a>,
     /// Where it was dialled.
     pub(crate) links: &'a [String],
+    /// Where its end was started.
+    pub(crate) ssh: Option<&'a SshTarget>,
 }
 
 /// How a peer is to be called.
@@ -64,6 +67,9 @@ impl PeersFile {
                 entry.insert("key", value(keys::public_key_text(&new.key)));
             }
             let known_links = known.map(|peer| peer.links.iter().map(ToString::to_string).collect());
+            if let Some(target) = new.ssh {
+                entry.insert("ssh", value(target.address()));
+            }
             add_links(entry, known_links.unwrap_or_default(), new.links);
             Ok(Remembered { name, new: known.is_none() })
         })
@@ -241,7 +247,7 @@ mod tests {
         let (text, links) = (text.to_owned(), links.to_vec());
         move |file| {
             let name = WantedName::Proposed(name(&text));
-            file.remember(&NewPeer { key: PublicKey([of; 32]), name, links: &links }).unwrap()
+            file.remember(&NewPeer { key: PublicKey([of; 32]), name, links: &links, ssh: None }).unwrap()
         }
     }
 
@@ -273,7 +279,7 @@ mod tests {
         let give = |of: u8, text: &str| {
             let name = name(text);
             let name = WantedName::Given { name: &name, option: "--name" };
-            file.remember(&NewPeer { key: PublicKey([of; 32]), name, links: &[] })
+            file.remember(&NewPeer { key: PublicKey([of; 32]), name, links: &[], ssh: None })
         };
         give(1, "a").unwrap();
         let taken = give(2, "a").unwrap_err().to_string();

@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::forward::permits::Permit;
 use crate::keys;
 use crate::link_spec::LinkSpec;
+use crate::ssh::SshTarget;
 
 /// Largest peers file in bytes: thousands of peers.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -49,6 +50,7 @@ struct Entry {
     key: Spanned<Key>,
     #[serde(default, deserialize_with = "texts")]
     links: Vec<LinkSpec>,
+    ssh: Option<Text<SshTarget>>,
     #[serde(default, deserialize_with = "some_texts")]
     permit_open: Option<Vec<Permit>>,
     #[serde(default, deserialize_with = "some_texts")]
@@ -151,11 +153,12 @@ fn parse(text: &str) -> Result<Peers, TextError> {
             peer_network: entry.peer_network.map(|Text(filter)| filter),
             per_path: entry.per_path.map(|PerPath(number)| number),
         };
-        let Entry { links, permit_open, permit_listen, permit_links, permit_speed, .. } = entry;
+        let Entry { links, ssh, permit_open, permit_listen, permit_links, permit_speed, .. } = entry;
         peers.push(Peer {
             name,
             key,
             links,
+            ssh: ssh.map(|Text(target)| target),
             permit_open,
             permit_listen,
             permit_links,
@@ -332,7 +335,7 @@ mod tests {
             ),
             (
                 format!("[peer.a]\nkey = \"{one}\"\nzzz = 1\n"),
-                ":3:1: unknown key \"zzz\"; keys are key, links, permit-open, permit-listen, permit-links, permit-speed, ",
+                ":3:1: unknown key \"zzz\"; keys are key, links, ssh, permit-open, permit-listen, permit-links, permit-speed, ",
             ),
             ("[pear.a]\n".to_owned(), ":1:2: unknown key \"pear\"; did you mean \"peer\"?"),
             (
@@ -343,6 +346,10 @@ mod tests {
             (
                 format!("[peer.a]\nkey = \"{one}\"\nbonds-max = 17\n"),
                 ":3:13: a peer has 1 to 16 bonds, not 17",
+            ),
+            (
+                format!("[peer.a]\nkey = \"{one}\"\nssh = \"-x\"\n"),
+                ":3:7: \"-x\": write ssh:[user@]host[:port]",
             ),
             (format!("[peer.a]\nkey = \"{one}\"\nstreams-max = 0\n"), ":3:15: invalid value: integer `0`"),
             (format!("[peer.a]\nkey = \"{one}\"\nlinks = 3\n"), ":3:9: invalid type: integer `3`"),

@@ -124,6 +124,20 @@ fn standard_input_is_there_once() {
 }
 
 #[test]
+fn a_link_to_a_listener_of_its_own_stands_alone() {
+    let (server, client) = (User::new(), User::new());
+    let (_listening, link) = server.listen(&["--allow", &client.public_key()]);
+    let own = command(&server, &format!("listen stdio: --allow {}", client.public_key()));
+    let key = server.public_key();
+    let ended = client.run(&["connect", &link, &own, "--peer", &key]).assert_code(2);
+    assert!(ended.error_line().contains("no other link reaches; name it alone"), "{}", ended.stderr);
+    let connecting = client.start(&["connect", &link, "--peer", &key]);
+    connecting.wait_for("connected to ");
+    let added = client.run(&["link", "add", &own]).assert_code(3);
+    assert!(added.error_line().contains("no other link reaches"), "{}", added.stderr);
+}
+
+#[test]
 fn a_command_that_dies_is_started_again() {
     let (server, client) = (User::new(), User::new());
     let (_listening, link) = server.listen(&["--allow", &client.public_key()]);

@@ -79,6 +79,25 @@ fn one_login_starts_pairs_and_carries_and_the_far_end_goes_with_it() {
     let ended = connecting.wait().assert_code(130);
     // It waits for the far end.
     assert!(rustix::process::test_kill_process(login.pid()).is_err(), "{}", ended.stderr);
+
+    // From then on the name is enough for another login.
+    assert!(login.near.run(&["peers"]).stdout.contains("  ssh:pi@localhost:2222\n"));
+    let connecting = login.start(&["connect", "board", "-L", &forward]);
+    let local = crate::peers::forwarded(&connecting.wait_for("forwarding 127.0.0.1:"));
+    connecting.wait_for("paired with board");
+    assert_eq!(crate::peers::heard(local), "hello");
+    let alone = login.run(&["speed", "board", "--key", "other"]).assert_code(3);
+    assert!(alone.error_line().contains("run `bondwire connect board` first"), "{}", alone.stderr);
+}
+
+#[test]
+fn another_host_behind_the_login_is_refused() {
+    let login = Login::new(SSH);
+    login.start(&["connect", "ssh:pi@localhost", "--name", "board"]).wait_for("paired with board");
+    fs::remove_file(login.far.home().join("config/bondwire/key")).unwrap();
+    let ended = login.run(&["connect", "board"]).assert_code(5);
+    let line = ended.error_line();
+    assert!(line.contains("has another key than board") && line.contains("peers remove board"), "{line}");
 }
 
 #[test]
