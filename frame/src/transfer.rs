@@ -27,7 +27,12 @@ impl<'b> Writer<'b> {
     /// 1024.
     pub fn new(buffer: &'b mut [u8], peer_read_bytes: usize, packet_bytes: usize) -> Self {
         let most = buffer.len().min(peer_read_bytes);
-        Self { buffer: buffer.split_at_mut(most).0, len: 0, packet_bytes: packet_bytes.max(1), is_hello: false }
+        Self {
+            buffer: buffer.split_at_mut(most).0,
+            len: 0,
+            packet_bytes: packet_bytes.max(1),
+            is_hello: false,
+        }
     }
 
     /// Bytes so far, padding not included.
