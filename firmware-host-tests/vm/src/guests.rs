@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{During, SetUpError, read};
 use crate::image::Image;
 use crate::kernel_modules::KernelModules;
-use crate::machine::{Accelerator, Boot, QEMU};
+use crate::machine::{Accelerator, Boot, CONSOLE, IMAGE, QEMU};
 use crate::packages::{Packages, find_program, install};
 use crate::plan::Contents;
 use crate::report::{JOBS_FILE, Job};
@@ -79,6 +79,7 @@ impl Guests {
         }
         let (program, package) = QEMU;
         install(program, package)?;
+        let cache = &std::path::absolute(cache).during(format_args!("find {}", cache.display()))?;
         let number = RUNS.fetch_add(1, Ordering::Relaxed);
         let folder = cache.join(format!("{RUN}{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).during(format_args!("create {}", folder.display()))?;
@@ -87,7 +88,7 @@ impl Guests {
         remove_abandoned(cache);
         let packages = Packages::fetch(cache)?;
         let modules = KernelModules::prepare(cache, &packages)?;
-        Ok(Self { contents, options, packages, modules, folder, console: cache.join("console.log") })
+        Ok(Self { contents, options, packages, modules, folder, console: cache.join(CONSOLE) })
     }
 
     /// Runs `jobs` one after the other. Whatever a job does to its guest, the next one gets a guest that works.
@@ -137,7 +138,7 @@ impl Guests {
             image.text(&format!("etc/udev/rules.d/{name}"), &text);
         }
         image.text(JOBS_FILE, &serde_json::to_string(jobs).unwrap_or_default());
-        let file = self.folder.join("image.cpio");
+        let file = self.folder.join(IMAGE);
         image.write(&file)?;
         let image_bytes = fs::metadata(&file).during("look at the guest's file system")?.len();
         // While the kernel unpacks it, it is there twice.
@@ -145,9 +146,7 @@ impl Guests {
         let kernel = self.packages.kernel()?.join("boot").join(format!("vmlinuz-{}", self.modules.release));
         Ok(Boot {
             kernel,
-            image: file,
-            console: self.folder.join("console.log"),
-            serial_adapter: self.folder.join("serial-adapter"),
+            folder: self.folder.clone(),
             accelerator: self.options.accelerator,
             memory_mib: self.options.memory_mib.saturating_add(image_mib),
         })
@@ -169,7 +168,7 @@ impl Guests {
 impl Drop for Guests {
     fn drop(&mut self) {
         // There is none yet if nothing was booted.
-        let _ = fs::copy(self.folder.join("console.log"), &self.console);
+        let _ = fs::copy(self.folder.join(CONSOLE), &self.console);
         if !self.options.keep {
             // What is left of it is of no use, but does no harm either.
             let _ = fs::remove_dir_all(&self.folder);

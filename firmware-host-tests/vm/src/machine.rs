@@ -14,6 +14,13 @@ use crate::report::{Report, SHELL_FLAG};
 /// QEMU, and the Debian package that has it.
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
+/// The guest's file system, in its folder.
+pub(crate) const IMAGE: &str = "image.cpio";
+/// The record of its console, in its folder.
+pub(crate) const CONSOLE: &str = "console.log";
+/// The line of its USB serial adapter: a socket in its folder.
+const SERIAL_ADAPTER: &str = "serial-adapter";
+
 /// What runs the guest's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accelerator {
@@ -29,12 +36,8 @@ pub enum Accelerator {
 pub struct Boot {
     /// The kernel.
     pub kernel: PathBuf,
-    /// The file system.
-    pub image: PathBuf,
-    /// Where the console goes.
-    pub console: PathBuf,
-    /// A socket to be made, by which the guest's USB serial adapter reaches the guest's third serial port.
-    pub serial_adapter: PathBuf,
+    /// The folder of this guest's files, absolute; its file system is there.
+    pub folder: PathBuf,
     /// What runs the processors.
     pub accelerator: Accelerator,
     /// Memory of the guest, in MiB.
@@ -64,7 +67,7 @@ impl Machine {
     ///
     /// QEMU cannot be started.
     pub fn start(boot: &Boot) -> Result<Self, SetUpError> {
-        let console = format!("file:{}", boot.console.display());
+        let console = format!("file:{CONSOLE}");
         let mut command = boot.command(&console, "chardev:reports", "")?;
         command.args(["-chardev", "stdio,id=reports,signal=off"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -130,34 +133,35 @@ impl Boot {
             }
             None => Command::new(qemu),
         };
+        // Names of sockets must be short, wherever the folder is.
+        command.current_dir(&self.folder);
         command.args(match self.accelerator {
             Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host,arch-capabilities=off"],
         });
         command.args(["-machine", "pc", "-smp", "2", "-m", &format!("{}M", self.memory_mib)]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.image);
+        command.arg("-kernel").arg(&self.kernel).args(["-initrd", IMAGE]);
         // A panic ends QEMU at once instead of standing still.
         command.args(["-append", &format!("console=ttyS0 rdinit=/init panic=-1 {words}")]);
         command.args(["-serial", console, "-serial", reports]);
-        self.add_serial_adapter(&mut command);
+        Self::add_serial_adapter(&mut command);
         Ok(command)
     }
 
     /// A USB serial adapter (FT232BM) whose line ends at the guest's third serial port: ttyUSB0 and ttyS2 are one cable.
-    fn add_serial_adapter(&self, command: &mut Command) {
-        let socket = self.serial_adapter.display();
-        command.args(["-chardev", &format!("socket,id=adapter,path={socket},server=on,wait=off")]);
-        command.args(["-chardev", &format!("socket,id=far,path={socket}")]);
+    fn add_serial_adapter(command: &mut Command) {
+        command.args(["-chardev", &format!("socket,id=adapter,path={SERIAL_ADAPTER},server=on,wait=off")]);
+        command.args(["-chardev", &format!("socket,id=far,path={SERIAL_ADAPTER}")]);
         command.args(["-serial", "chardev:far"]);
         command.args(["-device", "qemu-xhci", "-device", "usb-serial,chardev=adapter,always-plugged=on"]);
     }
 }
 
-/// The last lines of a console's record, without the colours and returns of a terminal.
+/// The last lines of the console's record in a guest's folder, without the returns of a terminal.
 #[must_use]
-pub fn console_tail(console: &Path, lines: usize) -> Vec<String> {
-    let bytes = std::fs::read(console).unwrap_or_default();
+pub(crate) fn console_tail(folder: &Path, lines: usize) -> Vec<String> {
+    let bytes = std::fs::read(folder.join(CONSOLE)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).replace('\r', "");
     let all: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::SetUpError;
 use crate::guests::Options;
-use crate::machine::{Boot, Machine, Silence, console_tail};
+use crate::machine::{Boot, CONSOLE, Machine, Silence, console_tail};
 use crate::report::{Ending, Job, Report};
 
 /// How many lines of the console are shown when the guest dies.
@@ -64,7 +64,7 @@ pub(crate) fn run_boot(
             Ok(Report::Done) => return Ok(course.outcomes),
             Ok(report) => course.take(report, news),
             Err(silence) if course.current.is_some() => {
-                news(News::Died(&console_tail(&boot.console, CONSOLE_LINES)));
+                news(News::Died(&console_tail(&boot.folder, CONSOLE_LINES)));
                 course.guest_died(silence, news);
                 return Ok(course.outcomes);
             }
@@ -162,7 +162,7 @@ impl Silence {
 }
 
 fn not_up(boot: &Boot, detail: &str) -> SetUpError {
-    SetUpError::NotUp { detail: detail.to_owned(), console: boot.console.clone() }
+    SetUpError::NotUp { detail: detail.to_owned(), console: boot.folder.join(CONSOLE) }
 }
 
 #[cfg(test)]
