@@ -3,12 +3,13 @@
 mod completions;
 mod connect;
 mod demo;
-#[cfg(unix)]
 mod devices;
 #[cfg(unix)]
 mod events;
 #[cfg(unix)]
 mod forward;
+#[cfg(target_os = "linux")]
+mod gadget;
 mod keygen;
 #[cfg(unix)]
 mod link;
@@ -67,9 +68,11 @@ pub(crate) enum Command {
     Speed(speed::Speed),
     /// List the remembered peers, forget or rename one
     Peers(peers::PeersCommand),
-    /// List the serial ports of this machine: usable or not, and why
-    #[cfg(unix)]
+    /// List what links can be made of here (USB devices, gadget controllers, serial ports): usable or not, and why
     Devices(devices::Devices),
+    /// Set up and remove USB gadgets: this machine as the device of a cable
+    #[cfg(target_os = "linux")]
+    Gadget(gadget::GadgetCommand),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -94,8 +97,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Pubkey(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Peers(command) => command.run(),
-        #[cfg(unix)]
-        Command::Devices(command) => command.run(),
+        Command::Devices(command) => command.run().await,
+        #[cfg(target_os = "linux")]
+        Command::Gadget(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,

@@ -11,15 +11,18 @@ use crate::ssh::SshTargetError;
 
 /// Keys of `tcp:` links.
 const TCP_KEYS: [&str; 3] = ["iface", "source", "cc"];
-/// Kinds that the design names and this build lacks.
-#[cfg(unix)]
-const KINDS_TO_COME: [&str; 2] = ["usb", "gadget"];
+/// Kinds that other systems have.
+#[cfg(target_os = "linux")]
+const KINDS_TO_COME: [&str; 0] = [];
+#[cfg(all(unix, not(target_os = "linux")))]
+const KINDS_TO_COME: [&str; 1] = ["gadget"];
 #[cfg(not(unix))]
-const KINDS_TO_COME: [&str; 3] = ["usb", "gadget", "serial"];
+const KINDS_TO_COME: [&str; 2] = ["gadget", "serial"];
 /// The right form of a link, for error messages.
 const FORM: &str = "tcp:HOST[:PORT][,key=value...]";
 /// The right form of the other kinds.
-const OTHER_FORMS: &str = "serial:PORT[,baud=N], stdio: or exec:COMMAND";
+const OTHER_FORMS: &str =
+    "usb:[VENDOR:PRODUCT], gadget:[CONTROLLER], serial:PORT[,baud=N], stdio: or exec:COMMAND";
 
 /// One link of a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub(crate) enum LinkSpecError {
     NoKind(String),
     #[error("unknown kind of link {0:?}; write {FORM}, {OTHER_FORMS}")]
     UnknownKind(String),
-    #[error("{0} links are not in this build yet; write {FORM}, {OTHER_FORMS}")]
+    #[error("{0} links do not exist on this system; write {FORM}, {OTHER_FORMS}")]
     KindToCome(&'static str),
     #[error("no address; write {FORM}, for example tcp:192.0.2.1:7700")]
     NoAddress,
@@ -62,6 +65,15 @@ pub(crate) enum LinkSpecError {
     #[cfg(unix)]
     #[error(transparent)]
     Serial(#[from] bondwire_serial::AddressError),
+    #[error(transparent)]
+    Usb(#[from] bondwire_usb::host::UsbAddressError),
+    #[error("no address; write usb: for every cable, or usb:VENDOR:PRODUCT; `bondwire devices` lists them")]
+    NoUsb,
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Gadget(#[from] bondwire_usb::device::GadgetAddressError),
+    #[error("no address; write gadget: for every free controller; `bondwire devices` lists them")]
+    NoGadget,
     #[error(
         "no port; write serial:PORT[,baud=N], for example serial:/dev/ttyUSB0; `bondwire devices` lists ports"
     )]
@@ -79,7 +91,7 @@ impl FromStr for LinkSpec {
         let (kind, rest) = split_kind(text)?;
         let (address, options) = match kind {
             Kind::Exec => split_command(rest),
-            Kind::Tcp | Kind::Serial | Kind::Stdio => match rest.split_once(',') {
+            Kind::Tcp | Kind::Usb | Kind::Gadget | Kind::Serial | Kind::Stdio => match rest.split_once(',') {
                 Some((address, options)) => (address, Some(options)),
                 None => (rest, None),
             },
@@ -91,12 +103,18 @@ impl FromStr for LinkSpec {
             return Err(LinkSpecError::NoAddress);
         }
         let options = Options::parse(kind, options)?;
+        let own = || [&[address], options.own.as_slice()].concat().join(",");
         let medium = match kind {
-            Kind::Tcp => Medium::Tcp([&[address], options.own.as_slice()].concat().join(",").parse()?),
+            Kind::Tcp => Medium::Tcp(own().parse()?),
+            Kind::Usb => Medium::Usb(own().parse()?),
+            #[cfg(target_os = "linux")]
+            Kind::Gadget => Medium::Gadget(own().parse()?),
+            #[cfg(not(target_os = "linux"))]
+            Kind::Gadget => return Err(LinkSpecError::KindToCome("gadget")),
             #[cfg(unix)]
             Kind::Serial if address.is_empty() => return Err(LinkSpecError::NoPort),
             #[cfg(unix)]
-            Kind::Serial => Medium::Serial([&[address], options.own.as_slice()].concat().join(",").parse()?),
+            Kind::Serial => Medium::Serial(own().parse()?),
             #[cfg(not(unix))]
             Kind::Serial => return Err(LinkSpecError::KindToCome("serial")),
             Kind::Stdio if address.is_empty() => Medium::Stdio,
@@ -124,20 +142,26 @@ impl fmt::Display for LinkSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Tcp,
+    Usb,
+    Gadget,
     Serial,
     Stdio,
     Exec,
 }
 
 impl Kind {
-    #[cfg(unix)]
-    const ALL: [Self; 4] = [Self::Tcp, Self::Serial, Self::Stdio, Self::Exec];
+    #[cfg(target_os = "linux")]
+    const ALL: [Self; 6] = [Self::Tcp, Self::Usb, Self::Gadget, Self::Serial, Self::Stdio, Self::Exec];
+    #[cfg(all(unix, not(target_os = "linux")))]
+    const ALL: [Self; 5] = [Self::Tcp, Self::Usb, Self::Serial, Self::Stdio, Self::Exec];
     #[cfg(not(unix))]
-    const ALL: [Self; 3] = [Self::Tcp, Self::Stdio, Self::Exec];
+    const ALL: [Self; 4] = [Self::Tcp, Self::Usb, Self::Stdio, Self::Exec];
 
     fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Usb => "usb",
+            Self::Gadget => "gadget",
             Self::Serial => "serial",
             Self::Stdio => "stdio",
             Self::Exec => "exec",
@@ -148,6 +172,11 @@ impl Kind {
     fn own_keys(self) -> &'static [&'static str] {
         match self {
             Self::Tcp => &TCP_KEYS,
+            Self::Usb => &bondwire_usb::host::UsbAddress::KEYS,
+            #[cfg(target_os = "linux")]
+            Self::Gadget => &bondwire_usb::device::GadgetAddress::KEYS,
+            #[cfg(not(target_os = "linux"))]
+            Self::Gadget => &[],
             #[cfg(unix)]
             Self::Serial => &bondwire_serial::SerialAddress::KEYS,
             #[cfg(not(unix))]
@@ -198,6 +227,8 @@ fn split_kind(text: &str) -> Result<(Kind, &str), LinkSpecError> {
             Some(Ok(Kind::Stdio)) => LinkSpecError::StdioAddress,
             Some(Ok(Kind::Tcp)) => LinkSpecError::NoAddress,
             Some(Ok(Kind::Serial)) => LinkSpecError::NoPort,
+            Some(Ok(Kind::Usb)) => LinkSpecError::NoUsb,
+            Some(Ok(Kind::Gadget)) => LinkSpecError::NoGadget,
             Some(Err(to_come)) => to_come,
             None => LinkSpecError::NoKind(text.to_owned()),
         });
@@ -323,6 +354,31 @@ mod tests {
         assert_eq!(port("SERIAL:A50285BI,cap=5kB"), "A50285BI");
         let message = "serial:/dev/ttyUSB0,bued=9600".parse::<LinkSpec>().unwrap_err().to_string();
         assert!(message.contains("did you mean \"baud\""), "{message}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn usb_cables_parse() {
+        let address = |text: &str| match text.parse::<LinkSpec>().unwrap().medium {
+            Medium::Usb(address) => address.to_string(),
+            Medium::Gadget(address) => address.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(address("usb:"), "");
+        assert_eq!(address("usb:1d6b:0104,policy=backup,serial=7"), "1d6b:0104,serial=7");
+        assert_eq!(address("usb:,port=1-2.3"), ",port=1-2.3");
+        assert_eq!(address("gadget:"), "");
+        assert_eq!(address("gadget:fe980000.usb,with=acm+ncm"), "fe980000.usb,with=acm+ncm");
+        for (text, words) in [
+            ("usb", "write usb: for every cable"),
+            ("gadget", "write gadget: for every free controller"),
+            ("usb:1d6b", "not VENDOR:PRODUCT"),
+            ("usb:,seral=7", "did you mean \"serial\""),
+            ("gadget:,with=uvc", "there are acm"),
+        ] {
+            let message = text.parse::<LinkSpec>().unwrap_err().to_string();
+            assert!(message.contains(words), "{text}: {message}");
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bondwire::{Bond, DialerHandle, LinkPolicy};
 use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
+use bondwire_usb::host::{CableId, CableLink, CableLinks};
 
 use crate::discovery::{self, Excluded};
 use crate::link_spec::LinkSpec;
-use crate::medium::{Media, OWN_LISTENER};
+use crate::medium::{Media, Medium, OWN_LISTENER};
 
 /// Links that one end dials at most: what a bond takes.
 const LINKS_MAX: usize = bondwire::limits::LINKS_MAX;
@@ -43,6 +44,8 @@ enum Dialled {
     AsItStands(DialerHandle),
     /// Over all paths that are found from it; it has this place in the discovery.
     OverPaths(usize),
+    /// Over every cable that it means.
+    OverCables(CableLinks),
 }
 
 /// A link that is dialled.
@@ -61,7 +64,13 @@ pub(crate) struct DialledLink {
 pub(crate) struct Found {
     /// The LINK that it comes from.
     pub(crate) from: String,
-    path: Path,
+    over: FoundOver,
+}
+
+#[derive(Clone)]
+enum FoundOver {
+    Path(Path),
+    Cable(CableId),
 }
 
 /// Why a link is not dialled.
@@ -79,6 +88,8 @@ pub(crate) enum AddError {
     Stdio,
     #[error("{0}: {OWN_LISTENER}")]
     OwnListener(String),
+    #[error("{0}: a gadget waits for the host of its cable; it goes with `listen`")]
+    Waits(String),
 }
 
 impl LinkTable {
@@ -131,6 +142,17 @@ impl LinkTable {
             row.dialled = Dialled::OverPaths(place);
             return Ok(());
         }
+        if let Medium::Usb(address) = &row.spec.medium {
+            match &row.dialled {
+                Dialled::OverCables(cables) => cables.set_bond(bond),
+                _ => {
+                    let cables = CableLinks::start(bond, address.clone());
+                    cables.set_wishes(row.spec.options.policy, row.spec.options.keep_alive);
+                    row.dialled = Dialled::OverCables(cables);
+                }
+            }
+            return Ok(());
+        }
         let dialer = self.media.dial(&row.spec.medium, bond);
         match &row.dialled {
             Dialled::AsItStands(before) => {
@@ -148,6 +170,9 @@ impl LinkTable {
         let mut table = self.lock();
         if spec.is_stdio() {
             return Err(AddError::Stdio);
+        }
+        if !spec.medium.is_dialled() {
+            return Err(AddError::Waits(spec.to_string()));
         }
         if table.rows.iter().any(|row| row.spec == spec) {
             return Err(AddError::Known(spec.to_string()));
@@ -186,8 +211,15 @@ impl LinkTable {
 
     /// Ends a link that was found, and makes none over its path any more.
     pub(crate) fn remove_found(&self, found: &Found) {
-        if let Some(discovery) = &self.lock().discovery {
-            discovery.remove_path(&found.path);
+        let table = self.lock();
+        match &found.over {
+            FoundOver::Path(path) => {
+                table.discovery.iter().for_each(|discovery| discovery.remove_path(path));
+            }
+            FoundOver::Cable(cable) => {
+                let rows = table.rows.iter().filter(|row| row.spec.to_string() == found.from);
+                rows.filter_map(Row::cables).for_each(|cables| cables.remove(cable));
+            }
         }
     }
 
@@ -199,12 +231,18 @@ impl LinkTable {
         keep_alive: Option<Option<Duration>>,
     ) -> Result<(), E> {
         let table = self.lock();
-        let Some(discovery) = &table.discovery else { return Ok(()) };
         for row in table.rows.iter().filter(|row| is_named(&row.spec.to_string())) {
-            if let Dialled::OverPaths(place) = row.dialled
-                && let Some((policy, before)) = discovery.wishes(place)
-            {
-                discovery.set_wishes(place, change(policy)?, keep_alive.unwrap_or(before));
+            match (&row.dialled, &table.discovery) {
+                (Dialled::OverPaths(place), Some(discovery)) => {
+                    if let Some((policy, before)) = discovery.wishes(*place) {
+                        discovery.set_wishes(*place, change(policy)?, keep_alive.unwrap_or(before));
+                    }
+                }
+                (Dialled::OverCables(cables), _) => {
+                    let (policy, before) = cables.wishes();
+                    cables.set_wishes(change(policy)?, keep_alive.unwrap_or(before));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -224,20 +262,32 @@ impl LinkTable {
         };
         let found = |link: DiscoveredLink| DialledLink {
             spec: link.to_string().replacen(' ', ":", 1),
-            found: Some(Found { from: table.given(link.path.given), path: link.path }),
+            found: Some(Found { from: table.given(link.path.given), over: FoundOver::Path(link.path) }),
             dialer: link.dialer,
             note: None,
         };
+        let over_cable = |row: &Row, CableLink { cable, dialer }| DialledLink {
+            spec: format!("usb:{cable}"),
+            found: Some(Found { from: row.spec.to_string(), over: FoundOver::Cable(cable) }),
+            dialer,
+            note: row.note.clone(),
+        };
+        let over_cables = |row: &Row| -> Vec<_> {
+            let links = row.cables().into_iter().flat_map(CableLinks::links);
+            links.map(|link| over_cable(row, link)).collect()
+        };
         let as_they_stand = table.rows.iter().filter_map(dialled);
         let discovered = table.discovery.iter().flat_map(|discovery| discovery.links()).map(found);
-        as_they_stand.chain(discovered).collect()
+        as_they_stand.chain(discovered).chain(table.rows.iter().flat_map(over_cables)).collect()
     }
 
     /// LINKs from which no link is found, and why.
     pub(crate) fn faults(&self) -> Vec<(String, String)> {
         let table = self.lock();
         let faults = table.discovery.iter().flat_map(|discovery| discovery.faults());
-        faults.map(|(place, why)| (table.given(place), why)).collect()
+        let of_cables =
+            table.rows.iter().filter_map(|row| Some((row.spec.to_string(), row.cables()?.fault()?)));
+        faults.map(|(place, why)| (table.given(place), why)).chain(of_cables).collect()
     }
 
     /// What finds links by itself, if anything does.
@@ -262,6 +312,15 @@ impl LinkTable {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Row {
+    fn cables(&self) -> Option<&CableLinks> {
+        match &self.dialled {
+            Dialled::OverCables(cables) => Some(cables),
+            _ => None,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod addresses;
 mod commands;
 mod control;
 mod demo;
+mod devices;
 mod discovery;
 mod events;
 mod failure;

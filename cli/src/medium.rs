@@ -7,14 +7,21 @@ mod command_line;
 mod exec;
 mod group;
 mod stdio;
+#[cfg(target_os = "linux")]
+mod usb;
 
 use std::io;
 use std::time::Duration;
 
-use bondwire::{Bond, DialerHandle, Listener};
+use bondwire::{Bond, DialerHandle, Listener, PublicKey};
 #[cfg(unix)]
 use bondwire_serial::{SerialAcceptor, SerialAddress, SerialDialer};
 use bondwire_tcp::{Listening, TcpAcceptor, TcpAddress, TcpDialer};
+#[cfg(target_os = "linux")]
+use bondwire_usb::Hint;
+#[cfg(target_os = "linux")]
+use bondwire_usb::device::{GadgetAcceptor, GadgetAddress};
+use bondwire_usb::host::{UsbAddress, UsbDialer};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -34,22 +41,39 @@ pub(crate) enum Medium {
     /// A serial port.
     #[cfg(unix)]
     Serial(SerialAddress),
+    /// USB cables, at the host's end.
+    Usb(UsbAddress),
+    /// USB cables, at the device's end.
+    #[cfg(target_os = "linux")]
+    Gadget(GadgetAddress),
     /// Standard input and output of this program.
     Stdio,
     /// Standard input and output of a program that this one starts.
     Exec(CommandLine),
 }
 
+/// Why a link to a listener of its own stands alone.
+pub(crate) const OWN_LISTENER: &str = "it starts a listener of its own, which no other link reaches; name it alone, or start \
+                                       one listener for all links, as `bondwire connect ssh:HOST` does";
+/// Where each end of a cable stands: its device waits, its host begins.
+const GADGETS_LISTEN: &str = "a gadget waits for the host of its cable: use it with `listen`, and usb: with `connect` at the other end";
+const CABLES_CONNECT: &str =
+    "the host of a cable begins: use usb: with `connect`, and gadget: with `listen` at the other end";
+
 impl Medium {
     /// Whether dialling it starts a listener that only this link reaches.
     pub(crate) fn starts_listener(&self) -> bool {
         matches!(self, Self::Exec(command) if command.starts_listener())
     }
-}
 
-/// Why a link to a listener of its own stands alone.
-pub(crate) const OWN_LISTENER: &str = "it starts a listener of its own, which no other link reaches; name it alone, or start \
-                                       one listener for all links, as `bondwire connect ssh:HOST` does";
+    /// Whether this end can begin.
+    pub(crate) fn is_dialled(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return !matches!(self, Self::Gadget(_));
+        #[cfg(not(target_os = "linux"))]
+        true
+    }
+}
 
 /// A link that is listened for.
 pub(crate) struct Accepting {
@@ -100,12 +124,25 @@ impl Media {
         }
     }
 
+    /// Checks that the links of `links` can be dialled.
+    pub(crate) fn check_dialled(links: &[LinkSpec]) -> Result<(), Failure> {
+        Self::check(links)?;
+        match links.iter().find(|link| !link.medium.is_dialled()) {
+            Some(link) => Err(Failure::new(Exit::Usage, format!("{link}: {GADGETS_LISTEN}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Keeps a link up for `bond`.
     pub(crate) fn dial(&self, medium: &Medium, bond: &Bond) -> DialerHandle {
         match medium {
             Medium::Tcp(address) => bond.add_dialer(TcpDialer::new(address.clone())),
             #[cfg(unix)]
             Medium::Serial(address) => bond.add_dialer(SerialDialer::new(address.clone())),
+            // One of those that are meant; the table of links asks for one over each.
+            Medium::Usb(address) => bond.add_dialer(UsbDialer::any_of(address.clone())),
+            #[cfg(target_os = "linux")]
+            Medium::Gadget(_) => bond.add_dialer(usb::NeverDialled),
             Medium::Stdio => bond.add_dialer(StdioDialer::new(self.stdio_ended.clone())),
             Medium::Exec(command) => bond.add_dialer(ExecDialer::new(command.clone(), self.children.clone())),
         }
@@ -115,7 +152,7 @@ impl Media {
     pub(crate) async fn accept(
         &self,
         medium: &Medium,
-        listener: &Listener,
+        (listener, own_key): (&Listener, &PublicKey),
         number: u32,
     ) -> io::Result<Accepting> {
         // The other end of a pipe or cable knows its way by itself.
@@ -134,6 +171,14 @@ impl Media {
                 listener.add_acceptor_as(number, acceptor);
                 // What the port is called at the other end is not known here.
                 pipe(format!("serial {address}"))
+            }
+            Medium::Usb(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, CABLES_CONNECT)),
+            #[cfg(target_os = "linux")]
+            Medium::Gadget(address) => {
+                let acceptor = GadgetAcceptor::start(address, Hint::of_key(own_key))?;
+                let name = format!("gadget {}", acceptor.served().join(", "));
+                listener.add_acceptor_as(number, acceptor);
+                pipe(name)
             }
             Medium::Stdio => {
                 listener.add_acceptor_as(number, StdioAcceptor::new(self.stdio_ended.clone())?);

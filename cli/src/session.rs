@@ -71,7 +71,7 @@ impl Session {
 
     fn to(options: &PeerOptions, destination: Destination) -> Result<Self, Failure> {
         let Destination { links, peer, paths } = destination;
-        Media::check(&links)?;
+        Media::check_dialled(&links)?;
         let media = Media::default();
         let found = options.discovery.config(&paths);
         let links = LinkTable::new(media.clone(), links, found)

@@ -12,6 +12,6 @@ mod sys;
 
 pub use acceptor::GadgetAcceptor;
 pub use address::{Companion, GadgetAddress, GadgetAddressError, MaxSpeed};
-pub use controllers::{Controller, ControllerUser, controllers};
+pub use controllers::{Controller, ControllerUser, choose, controllers};
 pub use error::GadgetError;
-pub use gadget::{Gadget, GadgetConfig, kept, remove};
+pub use gadget::{Gadget, GadgetConfig, kept, ours, remove};

@@ -4,9 +4,11 @@ mod address;
 mod cable;
 mod dial;
 mod endpoints;
+mod links;
 mod watch;
 
 pub use address::{UsbAddress, UsbAddressError};
 pub use cable::{Cable, CableFault, CableId, cables};
 pub use dial::UsbDialer;
+pub use links::{CableLink, CableLinks};
 pub use watch::CableWatch;

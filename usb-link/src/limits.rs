@@ -29,6 +29,8 @@ pub const LINGER: Duration = Duration::from_millis(500);
 /// How often devices are listed anew although no event said that there is something new: without udev none does, and
 /// on some systems an interface is not ready yet when its device is announced.
 pub const LIST_INTERVAL: Duration = Duration::from_secs(2);
+/// Cables that are dialled for one address: as many links as a bond takes.
+pub const CABLES_MAX: usize = bondwire::limits::LINKS_MAX;
 /// Longest hint in a string descriptor, in characters: a string descriptor holds 126.
 pub const HINT_MAX_CHARS: usize = 64;
 /// Links from one device side that wait to be taken.

@@ -108,11 +108,16 @@ impl Listen {
         access.apply(&listener, &Peers::default(), &access.peers().borrow());
         let mut listening = Vec::new();
         for (number, link) in (0..).zip(&self.links) {
-            listening.extend(accept(link, number, &listener, &media).await?.map(|at| (number, at)));
+            listening.extend(
+                accept(link, number, (&listener, &identity.public_key()), &media)
+                    .await?
+                    .map(|at| (number, at)),
+            );
         }
         let filter = self.filter.filter();
-        let reachable: Vec<_> =
-            listening.iter().flat_map(|(_, at)| addresses::links_to(at, &filter)).collect();
+        let cables = self.links.iter().any(|link| !link.medium.is_dialled()).then(|| "usb:".to_owned());
+        let paths = listening.iter().flat_map(|(_, at)| addresses::links_to(at, &filter));
+        let reachable: Vec<_> = cables.into_iter().chain(paths).collect();
         let control = Arc::new(Control::open(&self.control, None, "listen", interrupt.stop()).await?);
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let token = match &self.pair {
@@ -267,7 +272,7 @@ async fn expired(token: Option<&Pending>) {
 async fn accept(
     link: &LinkSpec,
     number: u32,
-    listener: &Listener,
+    listener: (&Listener, &PublicKey),
     media: &Media,
 ) -> Result<Option<Listening>, Failure> {
     if !link.options.is_default() {

@@ -128,6 +128,11 @@ pub enum GadgetAddressError {
     FolderAndMore,
 }
 
+impl GadgetAddress {
+    /// The keys that it may have.
+    pub const KEYS: [&str; 4] = ["with", "serial", "speed", "ffs"];
+}
+
 impl FromStr for GadgetAddress {
     type Err = GadgetAddressError;
 

@@ -98,7 +98,10 @@ impl Controller {
 }
 
 /// The controllers that a link shall use: the one that is named, else all that are free.
-pub(super) fn choose(named: Option<&str>) -> Result<Vec<String>, GadgetError> {
+///
+/// # Errors
+/// There is none, or what is bound to them.
+pub fn choose(named: Option<&str>) -> Result<Vec<String>, GadgetError> {
     let all = controllers();
     if all.is_empty() {
         return Err(GadgetError::NoController);

@@ -276,7 +276,7 @@ impl Drop for Gadget {
 
 /// Removes a gadget that was [kept](Gadget::keep), or left by a crash. Answers whether there was one.
 pub fn remove(controller: &str) -> Result<bool, GadgetError> {
-    let gadgets = gadgets_folder()?;
+    let Ok(gadgets) = gadgets_folder() else { return Ok(false) };
     let lock = lock(controller)?;
     let folder = gadgets.join(format!("{PREFIX}{controller}"));
     let was_there = folder.is_dir();
@@ -299,8 +299,8 @@ pub fn kept() -> Vec<String> {
     ours().into_iter().filter(|controller| run_path(controller, "kept").exists()).collect()
 }
 
-/// Controllers for which there is a gadget of ours, served or not.
-fn ours() -> Vec<String> {
+/// Controllers for which there is a gadget of Bondwire, served or not.
+pub fn ours() -> Vec<String> {
     let gadgets = gadgets_folder().and_then(|folder| {
         fs::read_dir(&folder).map_err(|e| GadgetError::io(format!("list {}", folder.display()), e))
     });

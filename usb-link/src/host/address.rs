@@ -44,6 +44,9 @@ pub enum UsbAddressError {
 }
 
 impl UsbAddress {
+    /// The keys that it may have.
+    pub const KEYS: [&str; 2] = ["serial", "port"];
+
     /// Whether a cable is meant.
     pub fn matches(&self, cable: &Cable) -> bool {
         let is_vendor =

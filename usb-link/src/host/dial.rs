@@ -47,8 +47,7 @@ impl UsbDialer {
         Self { name: format!("usb {cable}"), wanted: Wanted::Cable(cable), watch: None }
     }
 
-    /// For one link over the first cable of those that are meant. For a link over each of them make one dialer for each of
-    /// the cables that a [`CableWatch`] names.
+    /// For one link over the first cable of those that are meant. [`CableLinks`](super::CableLinks) makes one over each of them.
     pub fn any_of(address: UsbAddress) -> Self {
         let name = format!("usb {address}").trim().to_owned();
         Self { name, wanted: Wanted::AnyOf(address), watch: None }
