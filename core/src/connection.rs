@@ -8,6 +8,7 @@
 mod close;
 mod commands;
 mod control;
+mod plan;
 mod receive;
 mod recovery;
 mod snapshot;

@@ -5,7 +5,7 @@
 //! the same act: the bytes become unsent again.
 
 use super::Connection;
-use super::transmit::Field;
+use super::plan::Field;
 use crate::error::Violation;
 use crate::event::{Change, Event, LinkState};
 use crate::id::LinkId;

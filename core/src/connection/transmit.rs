@@ -1,23 +1,22 @@
 //! What goes into the next packet of a link.
 //!
-//! A packet is planned first, without changing anything, and then built. The same plan answers whether an idle link
-//! must be woken, so the two cannot disagree.
+//! A packet is planned first, without changing anything (`plan.rs`), and then built. The same plan answers whether an idle
+//! link must be woken, so the two cannot disagree.
 
 use smallvec::SmallVec;
 
 use super::Connection;
+use super::plan::{Field, Plan, is_foreign_ack_due};
 use crate::datagrams::TakeDatagram;
 use crate::event::LinkState;
 use crate::id::{Class, LinkId};
+use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
-use crate::link::{BondState, Link};
-use crate::scheduler::{self, Candidate, Decision};
+use crate::scheduler;
 use crate::streams::{Control as StreamControl, Take};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::packet::Packet;
 
-/// Time after the last interactive data during which links keep their queues short.
-const INTERACTIVE_TIME: Duration = Duration::from_secs(2);
 /// Bytes written since all links were looked at after which they are again: what fits a small packet.
 const UNLOOKED_MAX_BYTES: usize = 1200;
 /// A stream frame with less room than this is not worth its header.
@@ -32,60 +31,6 @@ pub enum Transmit {
     Idle,
     /// The link has left the bond: end its medium.
     LinkClosed,
-}
-
-/// All links at one moment, as far as the choice among them needs.
-pub(super) struct Field {
-    /// Links that carry data, in the order of their ids.
-    pub(super) candidates: SmallVec<[Candidate; 8]>,
-    /// The link that carries what may go anywhere.
-    pub(super) control: Option<LinkId>,
-    pub(super) bond: BondState,
-}
-
-/// What a link's next packet is for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Plan {
-    /// An acknowledgement for the link itself.
-    ack: bool,
-    /// Acknowledgements for links on which nothing comes back.
-    foreign_acks: bool,
-    close: bool,
-    control: bool,
-    probe: bool,
-    datagrams: bool,
-    interactive: bool,
-    redundant: bool,
-    /// Bulk data from this many unsent bytes behind the first.
-    bulk: Option<u64>,
-    /// Late bytes of another link once more.
-    reinject: bool,
-    /// There is bulk data, but faster links will have sent it all.
-    think_again: Option<Duration>,
-}
-
-impl Plan {
-    fn has_data(&self) -> bool {
-        self.datagrams || self.interactive || self.redundant || self.bulk.is_some()
-    }
-
-    fn is_nothing(&self) -> bool {
-        let Self {
-            ack,
-            foreign_acks,
-            close,
-            control,
-            probe,
-            datagrams,
-            interactive,
-            redundant,
-            bulk,
-            reinject,
-            ..
-        } = *self;
-        let urgent = ack || foreign_acks || close || control || probe;
-        !urgent && !datagrams && !interactive && !redundant && bulk.is_none() && !reinject
-    }
 }
 
 impl Connection {
@@ -145,27 +90,6 @@ impl Connection {
         None
     }
 
-    /// Whether anything waits that more than one link could carry.
-    fn has_shared_work(&self) -> bool {
-        let classes = [Class::Interactive, Class::Bulk, Class::Redundant];
-        !self.closing.is_open()
-            || classes.into_iter().any(|class| self.streams.has_work(class))
-            || self.streams.has_control()
-            || self.control.has_status()
-            || !self.datagrams.is_all_sent()
-            || self.late_link.is_some()
-            || self.links.iter().any(is_foreign_ack_due)
-    }
-
-    /// The plan for a link while there is no shared work: what it owes for itself.
-    fn plan_own(&self, now: Instant, link: &Link) -> Plan {
-        let is_in = link.state() != LinkState::Joining;
-        let plan =
-            Plan { ack: is_in && link.acks.is_due(), probe: is_in && link.wants_probe(), ..Plan::default() };
-        debug_assert_eq!(plan, self.plan(now, link, &self.field(now)), "there is shared work");
-        plan
-    }
-
     /// `bytes` more wait to be sent. While a link is on its way to fetch such, that does not change which one it is, and
     /// the links need not all be looked at for each small write.
     pub(super) fn on_more_to_send(&mut self, bytes: usize) {
@@ -174,139 +98,6 @@ impl Connection {
             self.unlooked_bytes = 0;
             self.epoch += 1;
         }
-    }
-
-    pub(super) fn bond_state(&self, now: Instant) -> BondState {
-        BondState {
-            interactive: self.interactive_at.is_some_and(|at| now - at < INTERACTIVE_TIME),
-            has_proven_link: self
-                .links
-                .iter()
-                .any(|link| link.state() == LinkState::Active && link.is_proven()),
-        }
-    }
-
-    /// Looks at all links at once.
-    pub(super) fn field(&self, now: Instant) -> Field {
-        let bond = self.bond_state(now);
-        let rank = self.rank_in_use();
-        let mut candidates: SmallVec<[Candidate; 8]> = self
-            .links
-            .iter()
-            .filter(|link| link.state() == LinkState::Active && rank.is_some() && link.rank() == rank)
-            .map(|link| link.candidate(now, bond))
-            .collect();
-        scheduler::apply_weights(&mut candidates);
-        let control = scheduler::earliest(&candidates, 0)
-            .map(|candidate| candidate.id)
-            .or_else(|| self.links.iter().find(|link| link.state() == LinkState::Active).map(|link| link.id))
-            .or_else(|| self.least_late());
-        Field { candidates, control, bond }
-    }
-
-    /// Among suspect links the one that answered last: it goes on with one packet for each probe.
-    fn least_late(&self) -> Option<LinkId> {
-        let suspects = self.links.iter().filter(|link| link.state() == LinkState::Suspect);
-        suspects.max_by_key(|link| (link.progress_at(), core::cmp::Reverse(link.id))).map(|link| link.id)
-    }
-
-    fn plan(&self, now: Instant, link: &Link, field: &Field) -> Plan {
-        if link.state() == LinkState::Joining {
-            return Plan::default();
-        }
-        let anywhere = field.control == Some(link.id);
-        let mut plan = Plan {
-            ack: link.acks.is_due(),
-            foreign_acks: anywhere && self.has_foreign_acks(link.id),
-            close: self.closing.wants(now, link.id),
-            ..Plan::default()
-        };
-        if !self.closing.is_open() {
-            return plan;
-        }
-        plan.probe = link.wants_probe();
-        let last_resort = link.state() == LinkState::Suspect && anywhere && plan.probe;
-        let may_control = last_resort || (anywhere && link.state() == LinkState::Active);
-        plan.control = may_control && self.has_control(field);
-        if last_resort {
-            self.plan_last_resort(&mut plan, link.id);
-        } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id) {
-            if let Some(wait) = link.time_to_send(now) {
-                plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
-            } else if link.has_room(field.bond) {
-                self.plan_data(&mut plan, me, field);
-            } else if self.streams.has_work(Class::Bulk) {
-                plan.think_again = self.interactive_time_left(now);
-            }
-        }
-        plan
-    }
-
-    /// Time until links may fill their queues again, if interactive data keeps them short now.
-    fn interactive_time_left(&self, now: Instant) -> Option<Duration> {
-        let left = self.interactive_at? + INTERACTIVE_TIME - now;
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// All links are silent, and this one is probed: the probe carries what waits most.
-    fn plan_last_resort(&self, plan: &mut Plan, id: LinkId) {
-        plan.interactive = self.streams.has_work(Class::Interactive);
-        plan.redundant = self.streams.has_redundant_work(id);
-        plan.bulk = self.streams.has_work(Class::Bulk).then_some(0);
-    }
-
-    fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
-        // The same length for every link: were it a packet of each, all could take another for the first.
-        let first_for = |length: u64| {
-            scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id)
-        };
-        let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
-        let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
-        plan.think_again = waiting
-            .filter(|&bytes| !first_for(bytes))
-            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, bytes))
-            .min();
-        plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
-        plan.interactive = interactive > 0 && first_for(interactive);
-        plan.redundant = self.streams.has_redundant_work(me.id);
-        if self.streams.has_work(Class::Bulk) {
-            match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
-                Decision::Take { skip } => plan.bulk = Some(skip),
-                Decision::Wait { think_again } => {
-                    plan.think_again = plan.think_again.into_iter().chain(think_again).min();
-                }
-            }
-        }
-        plan.reinject = self.may_reinject(me.id, field);
-    }
-
-    /// Whether anything waits that `id` could carry.
-    pub(super) fn has_data(&self, id: LinkId) -> bool {
-        self.streams.has_work(Class::Interactive)
-            || self.streams.has_work(Class::Bulk)
-            || self.streams.has_redundant_work(id)
-            || self.datagrams.has_work(id, true)
-    }
-
-    fn has_control(&self, field: &Field) -> bool {
-        self.streams.has_control() || self.control.has_status() || self.window_to_tell(field).is_some()
-    }
-
-    /// The window to ask the peer for. Asked only while there is bulk data, which is what it serves.
-    fn window_to_tell(&self, field: &Field) -> Option<u64> {
-        if !self.streams.has_work(Class::Bulk) {
-            return None;
-        }
-        self.control.window_to_tell(self.window_wanted(field))
-    }
-
-    fn window_wanted(&self, field: &Field) -> u64 {
-        scheduler::window_wanted(&field.candidates).min(self.config.send_buffer_bytes)
-    }
-
-    /// Acknowledgements of links on which nothing comes back travel on the best other link too.
-    fn has_foreign_acks(&self, except: LinkId) -> bool {
-        self.links.iter().any(|link| link.id != except && is_foreign_ack_due(link))
     }
 
     fn go_idle(&mut self, now: Instant, index: usize, plan: &Plan, field: &Field) {
@@ -500,11 +291,6 @@ impl Connection {
         link.on_sent(now, packet.len() + link.info.tag_bytes, false, SentFrames::new());
         Transmit::Packet
     }
-}
-
-/// A link on which this end's own packets go unanswered cannot be trusted to bring back acknowledgements either.
-fn is_foreign_ack_due(link: &Link) -> bool {
-    link.state() == LinkState::Suspect && link.acks.is_owed_elsewhere()
 }
 
 fn push_ack(now: Instant, link: &Link, packet: &mut Packet, frames: &mut SentFrames) -> bool {

@@ -1,0 +1,228 @@
+//! What a link's next packet is for: decided without changing anything.
+
+use smallvec::SmallVec;
+
+use super::Connection;
+use crate::event::LinkState;
+use crate::id::{Class, LinkId};
+use crate::link::{BondState, Link};
+use crate::scheduler::{self, Candidate, Decision};
+use crate::time::{Duration, Instant};
+
+/// Time after the last interactive data during which links keep their queues short.
+const INTERACTIVE_TIME: Duration = Duration::from_secs(2);
+
+/// All links at one moment, as far as the choice among them needs.
+pub(super) struct Field {
+    /// Links that carry data, in the order of their ids.
+    pub(super) candidates: SmallVec<[Candidate; 8]>,
+    /// The link that carries what may go anywhere.
+    pub(super) control: Option<LinkId>,
+    pub(super) bond: BondState,
+}
+
+/// What a link's next packet is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// An acknowledgement for the link itself.
+    pub(super) ack: bool,
+    /// Acknowledgements for links on which nothing comes back.
+    pub(super) foreign_acks: bool,
+    pub(super) close: bool,
+    pub(super) control: bool,
+    pub(super) probe: bool,
+    pub(super) datagrams: bool,
+    pub(super) interactive: bool,
+    pub(super) redundant: bool,
+    /// Bulk data from this many unsent bytes behind the first.
+    pub(super) bulk: Option<u64>,
+    /// Late bytes of another link once more.
+    pub(super) reinject: bool,
+    /// There is bulk data, but faster links will have sent it all.
+    pub(super) think_again: Option<Duration>,
+}
+
+impl Plan {
+    pub(super) fn has_data(&self) -> bool {
+        self.datagrams || self.interactive || self.redundant || self.bulk.is_some()
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        let Self {
+            ack,
+            foreign_acks,
+            close,
+            control,
+            probe,
+            datagrams,
+            interactive,
+            redundant,
+            bulk,
+            reinject,
+            ..
+        } = *self;
+        let urgent = ack || foreign_acks || close || control || probe;
+        !urgent && !datagrams && !interactive && !redundant && bulk.is_none() && !reinject
+    }
+}
+
+impl Connection {
+    pub(super) fn plan(&self, now: Instant, link: &Link, field: &Field) -> Plan {
+        if link.state() == LinkState::Joining {
+            return Plan::default();
+        }
+        let anywhere = field.control == Some(link.id);
+        let mut plan = Plan {
+            ack: link.acks.is_due(),
+            foreign_acks: anywhere && self.has_foreign_acks(link.id),
+            close: self.closing.wants(now, link.id),
+            ..Plan::default()
+        };
+        if !self.closing.is_open() {
+            return plan;
+        }
+        plan.probe = link.wants_probe();
+        let last_resort = link.state() == LinkState::Suspect && anywhere && plan.probe;
+        let may_control = last_resort || (anywhere && link.state() == LinkState::Active);
+        plan.control = may_control && self.has_control(field);
+        if last_resort {
+            self.plan_last_resort(&mut plan, link.id);
+        } else if let Some(me) = field.candidates.iter().find(|candidate| candidate.id == link.id) {
+            if let Some(wait) = link.time_to_send(now) {
+                plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
+            } else if link.has_room(field.bond) {
+                self.plan_data(&mut plan, me, field);
+            } else if self.streams.has_work(Class::Bulk) {
+                plan.think_again = self.interactive_time_left(now);
+            }
+        }
+        plan
+    }
+
+    /// The plan for a link while there is no shared work: what it owes for itself.
+    pub(super) fn plan_own(&self, now: Instant, link: &Link) -> Plan {
+        let is_in = link.state() != LinkState::Joining;
+        let plan =
+            Plan { ack: is_in && link.acks.is_due(), probe: is_in && link.wants_probe(), ..Plan::default() };
+        debug_assert_eq!(plan, self.plan(now, link, &self.field(now)), "there is shared work");
+        plan
+    }
+
+    /// All links are silent, and this one is probed: the probe carries what waits most.
+    fn plan_last_resort(&self, plan: &mut Plan, id: LinkId) {
+        plan.interactive = self.streams.has_work(Class::Interactive);
+        plan.redundant = self.streams.has_redundant_work(id);
+        plan.bulk = self.streams.has_work(Class::Bulk).then_some(0);
+    }
+
+    fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
+        // The same length for every link: were it a packet of each, all could take another for the first.
+        let first_for = |length: u64| {
+            scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id)
+        };
+        let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
+        let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
+        plan.think_again = waiting
+            .filter(|&bytes| !first_for(bytes))
+            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, bytes))
+            .min();
+        plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
+        plan.interactive = interactive > 0 && first_for(interactive);
+        plan.redundant = self.streams.has_redundant_work(me.id);
+        if self.streams.has_work(Class::Bulk) {
+            match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
+                Decision::Take { skip } => plan.bulk = Some(skip),
+                Decision::Wait { think_again } => {
+                    plan.think_again = plan.think_again.into_iter().chain(think_again).min();
+                }
+            }
+        }
+        plan.reinject = self.may_reinject(me.id, field);
+    }
+
+    /// Whether anything waits that more than one link could carry.
+    pub(super) fn has_shared_work(&self) -> bool {
+        let classes = [Class::Interactive, Class::Bulk, Class::Redundant];
+        !self.closing.is_open()
+            || classes.into_iter().any(|class| self.streams.has_work(class))
+            || self.streams.has_control()
+            || self.control.has_status()
+            || !self.datagrams.is_all_sent()
+            || self.late_link.is_some()
+            || self.links.iter().any(is_foreign_ack_due)
+    }
+
+    /// Looks at all links at once.
+    pub(super) fn field(&self, now: Instant) -> Field {
+        let bond = self.bond_state(now);
+        let rank = self.rank_in_use();
+        let mut candidates: SmallVec<[Candidate; 8]> = self
+            .links
+            .iter()
+            .filter(|link| link.state() == LinkState::Active && rank.is_some() && link.rank() == rank)
+            .map(|link| link.candidate(now, bond))
+            .collect();
+        scheduler::apply_weights(&mut candidates);
+        let control = scheduler::earliest(&candidates, 0)
+            .map(|candidate| candidate.id)
+            .or_else(|| self.links.iter().find(|link| link.state() == LinkState::Active).map(|link| link.id))
+            .or_else(|| self.least_late());
+        Field { candidates, control, bond }
+    }
+
+    pub(super) fn bond_state(&self, now: Instant) -> BondState {
+        BondState {
+            interactive: self.interactive_at.is_some_and(|at| now - at < INTERACTIVE_TIME),
+            has_proven_link: self
+                .links
+                .iter()
+                .any(|link| link.state() == LinkState::Active && link.is_proven()),
+        }
+    }
+
+    /// Among suspect links the one that answered last: it goes on with one packet for each probe.
+    fn least_late(&self) -> Option<LinkId> {
+        let suspects = self.links.iter().filter(|link| link.state() == LinkState::Suspect);
+        suspects.max_by_key(|link| (link.progress_at(), core::cmp::Reverse(link.id))).map(|link| link.id)
+    }
+
+    /// Time until links may fill their queues again, if interactive data keeps them short now.
+    fn interactive_time_left(&self, now: Instant) -> Option<Duration> {
+        let left = self.interactive_at? + INTERACTIVE_TIME - now;
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Whether anything waits that `id` could carry.
+    pub(super) fn has_data(&self, id: LinkId) -> bool {
+        self.streams.has_work(Class::Interactive)
+            || self.streams.has_work(Class::Bulk)
+            || self.streams.has_redundant_work(id)
+            || self.datagrams.has_work(id, true)
+    }
+
+    fn has_control(&self, field: &Field) -> bool {
+        self.streams.has_control() || self.control.has_status() || self.window_to_tell(field).is_some()
+    }
+
+    /// The window to ask the peer for. Asked only while there is bulk data, which is what it serves.
+    pub(super) fn window_to_tell(&self, field: &Field) -> Option<u64> {
+        if !self.streams.has_work(Class::Bulk) {
+            return None;
+        }
+        self.control.window_to_tell(self.window_wanted(field))
+    }
+
+    pub(super) fn window_wanted(&self, field: &Field) -> u64 {
+        scheduler::window_wanted(&field.candidates).min(self.config.send_buffer_bytes)
+    }
+
+    /// Acknowledgements of links on which nothing comes back travel on the best other link too.
+    fn has_foreign_acks(&self, except: LinkId) -> bool {
+        self.links.iter().any(|link| link.id != except && is_foreign_ack_due(link))
+    }
+}
+
+/// A link on which this end's own packets go unanswered cannot be trusted to bring back acknowledgements either.
+pub(super) fn is_foreign_ack_due(link: &Link) -> bool {
+    link.state() == LinkState::Suspect && link.acks.is_owed_elsewhere()
+}
