@@ -72,15 +72,20 @@ impl Ends {
     }
 }
 
-/// Dials `count` cables, as they are plugged in.
+/// Dials `count` cables, as they are plugged in. The guest has other devices, too.
 async fn dial_all(bond: &Bond, count: usize) {
     let mut watch = CableWatch::new();
-    let mut cables = watch.list().await.unwrap();
-    while cables.len() < count {
-        cables.extend(timeout(PATIENCE, watch.plugged_in()).await.unwrap());
-    }
-    for cable in cables {
-        bond.add_dialer(UsbDialer::new(cable.id()));
+    let mut found = watch.list().await.unwrap();
+    let mut dialled = 0;
+    loop {
+        for cable in found.iter().filter(|cable| cable.has_our_class) {
+            bond.add_dialer(UsbDialer::new(cable.id()));
+            dialled += 1;
+        }
+        if dialled >= count {
+            return;
+        }
+        found = timeout(PATIENCE, watch.plugged_in()).await.unwrap();
     }
 }
 
