@@ -72,7 +72,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "\n{:22} {:>9} {:>9} {:>12} {:>7} {:>8}",
+            "\n{:30} {:>9} {:>9} {:>12} {:>8} {:>8}",
             "link", "path MB/s", "state", "carried", "share", "rtt ms"
         );
         for path in &self.links {
