@@ -48,7 +48,7 @@ fn speed_measures_a_serial_line() {
 fn faults_of_ports_are_told() {
     let user = User::new();
     let peer = user.public_key();
-    let ended = user.run(&["listen", "serial:/dev/ttyNONESUCH7"]).assert_code(3);
+    let ended = user.run(&["listen", "serial:/dev/ttyNONESUCH7", "--allow", &peer]).assert_code(3);
     assert!(ended.error_line().contains("there is no such port"), "{}", ended.stderr);
     let ended = user.run(&["connect", "serial:/dev/null", "--peer", &peer, "--timeout", "1"]).assert_code(4);
     assert!(ended.error_line().contains("is not a serial port"), "{}", ended.stderr);
