@@ -25,7 +25,8 @@ pub enum BondEvent {
     Closed(CloseReason),
 }
 
-/// A subscription to a bond's events, from the moment of [`Bond::events`](crate::Bond::events) on.
+/// A subscription to a bond's events, from the moment of [`Bond::events`](crate::Bond::events) on. Its last one is
+/// [`BondEvent::Closed`], also when the bond had ended before that moment.
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<BondEvent>,

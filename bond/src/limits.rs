@@ -27,6 +27,9 @@ pub const READ_AHEAD_BYTES: usize = 32 << 10;
 
 /// Time for a closed link to hand over its last packets before the medium is dropped.
 pub const LINK_LINGER: Duration = Duration::from_secs(1);
+/// Time for which a link is still read whose medium takes no more packets: what the other end sent before it went away, its
+/// farewell above all, may be waiting there.
+pub const LAST_WORDS_WAIT: Duration = Duration::from_millis(50);
 /// Time that [`Bond::close`](crate::Bond::close) gives finished streams to be delivered.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(10);
 

@@ -104,6 +104,8 @@ impl Listener {
         let mut stopped = registry.stopped.subscribe();
         tokio::spawn(async move {
             tokio::select! {
+                // First, so that a listener that is gone complains of nothing.
+                biased;
                 _ = stopped.wait_for(|stopped| *stopped) => {}
                 () = accept_links(registry, acceptor, number) => {}
             }

@@ -210,8 +210,13 @@ async fn events_tell_what_happens_to_links() {
     assert!(matches!(closed, BondEvent::Link { to: LinkState::Closed, .. }), "{closed:?}");
     hosts.bond.close_now(1, "x").await;
     assert!(matches!(events.next().await.unwrap(), BondEvent::Closed(CloseReason::Local { code: 1, .. })));
-    drop(hosts);
-    assert_eq!(timeout(Duration::from_secs(15), events.next()).await.unwrap(), Err(EventsError::Over));
+    // Who asks after the end hears of it, too.
+    let mut late = hosts.bond.events();
+    let told = timeout(Duration::from_secs(15), late.next()).await.unwrap();
+    assert!(matches!(told, Ok(BondEvent::Closed(CloseReason::Local { code: 1, .. }))), "{told:?}");
+    for events in [&mut events, &mut late] {
+        assert_eq!(timeout(Duration::from_secs(15), events.next()).await.unwrap(), Err(EventsError::Over));
+    }
 }
 
 #[tokio::test]

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use bondwire::error::{AddLinkError, DialError, HandshakeError};
 use bondwire::link::{
-    Acceptor, Dialer, LinkDescription, PacketBatch, PacketLink, PacketWriter, StreamLink, memory,
+    Acceptor, Dialer, LinkDescription, PacketBatch, PacketLink, PacketReader, PacketWriter, StreamLink,
+    memory,
 };
 use bondwire::{
     AllowedPeers, Bond, BondConfig, Class, CloseReason, Identity, LinkState, ListenConfig, Listener, Suite,
 };
+use bytes::{Bytes, BytesMut};
 use common::{Hosts, exchange};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 fn handshake_error(result: Result<bondwire::LinkId, AddLinkError>) -> HandshakeError {
     match result {
@@ -338,4 +340,75 @@ impl PacketLink for Rejoined {
     fn split(self) -> (memory::MemoryReader, memory::MemoryWriter) {
         (self.0, self.1)
     }
+}
+
+/// A link whose reading the test can hold up, and whose writing it can break.
+struct Breakable {
+    link: memory::MemoryLink,
+    may_read: watch::Receiver<bool>,
+    /// Whether writing fails; the link answers when it has.
+    broken: watch::Receiver<bool>,
+    failed: mpsc::UnboundedSender<()>,
+}
+
+struct HeldReader(memory::MemoryReader, watch::Receiver<bool>);
+
+impl PacketReader for HeldReader {
+    async fn receive(&mut self, out: &mut Vec<BytesMut>) -> io::Result<()> {
+        self.0.receive(out).await?;
+        self.1.wait_for(|may| *may).await.map_err(io::Error::other)?;
+        Ok(())
+    }
+}
+
+struct BreakableWriter(memory::MemoryWriter, watch::Receiver<bool>, mpsc::UnboundedSender<()>);
+
+impl PacketWriter for BreakableWriter {
+    async fn ready(&mut self) -> io::Result<()> {
+        self.0.ready().await
+    }
+
+    async fn send(&mut self, batch: &mut PacketBatch) -> io::Result<()> {
+        if *self.1.borrow() {
+            self.2.send(()).map_err(io::Error::other)?;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.0.send(batch).await
+    }
+}
+
+impl PacketLink for Breakable {
+    type Reader = HeldReader;
+    type Writer = BreakableWriter;
+
+    fn describe(&self) -> LinkDescription {
+        self.link.describe()
+    }
+
+    fn split(self) -> (HeldReader, BreakableWriter) {
+        let (reader, writer) = self.link.split();
+        (HeldReader(reader, self.may_read), BreakableWriter(writer, self.broken, self.failed))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_words_of_a_peer_are_heard_when_nothing_can_be_sent_to_it() {
+    let hosts = Hosts::new();
+    let (may_read, broken) = (watch::Sender::new(true), watch::Sender::new(false));
+    let (failed, mut has_failed) = mpsc::unbounded_channel();
+    let (near, link) = memory::pair(1500, 64 * 1024);
+    let far = Breakable { link, may_read: may_read.subscribe(), broken: broken.subscribe(), failed };
+    hosts.listener.add_link(far);
+    hosts.bond.add_link(near).await.unwrap();
+    let accepted = hosts.listener.accept().await;
+    exchange(&hosts.bond, &accepted, 10_000).await;
+    // The peer says farewell and goes; here the answer fails before the farewell was read.
+    may_read.send_replace(false);
+    hosts.bond.close_now(0x123, "off").await;
+    broken.send_replace(true);
+    accepted.send_datagram(1, Bytes::from_static(b"anybody there?")).unwrap();
+    has_failed.recv().await.unwrap();
+    may_read.send_replace(true);
+    let heard = tokio::time::timeout(Duration::from_secs(5), accepted.closed()).await;
+    assert!(matches!(heard, Ok(CloseReason::Peer { code: 0x123, .. })), "{heard:?}");
 }

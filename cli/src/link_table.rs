@@ -7,6 +7,7 @@ use std::time::Duration;
 use bondwire::{Bond, DialerHandle, LinkPolicy};
 use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
 use bondwire_usb::host::{CableId, CableLink, CableLinks};
+use tokio::sync::watch;
 
 use crate::discovery::{self, Excluded};
 use crate::link_spec::LinkSpec;
@@ -21,6 +22,8 @@ pub(crate) struct LinkTable {
     /// What is found by itself, if anything is.
     config: Option<DiscoveryConfig>,
     table: Mutex<Table>,
+    /// Tells that a LINK was added or removed.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -100,7 +103,8 @@ impl LinkTable {
         config: Option<DiscoveryConfig>,
     ) -> Result<Self, Excluded> {
         let rows = specs.into_iter().map(|spec| Row { spec, dialled: Dialled::No, note: None }).collect();
-        let table = Self { media, config, table: Mutex::new(Table { rows, ..Table::default() }) };
+        let table = Mutex::new(Table { rows, ..Table::default() });
+        let table = Self { media, config, table, changed: watch::Sender::new(()) };
         table.lock().rows.iter().try_for_each(|row| table.check(&row.spec))?;
         Ok(table)
     }
@@ -192,7 +196,13 @@ impl LinkTable {
             self.dial_row(&mut row, bond, discovery).map_err(AddError::Interfaces)?;
         }
         rows.push(row);
+        self.changed.send_replace(());
         Ok(())
+    }
+
+    /// Hears when LINKs are added or removed.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Dials the link no more, and takes it out of the bond. `spec` is its LINK; with one from which links are found these
@@ -207,6 +217,7 @@ impl LinkTable {
                 _ => {}
             }
         }
+        self.changed.send_replace(());
     }
 
     /// Ends a link that was found, and makes none over its path any more.

@@ -2,6 +2,7 @@
 
 mod ledger;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use self::ledger::{Ledger, Period};
+use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::output;
 
@@ -29,16 +31,16 @@ pub(crate) struct Quotas {
     written_at: Instant,
 }
 
-/// A link with a quota.
+/// A LINK with a quota, which all links count that are found from it.
 struct Counted {
-    /// Its LINK.
+    /// The LINK.
     spec: String,
     quota_bytes: u64,
     reset_day: u8,
-    /// What its policy was before the quota was used up.
-    paused_from: Option<LinkPolicy>,
-    /// Its link in the bond, and what that had carried when it was last looked at.
-    seen: Option<(LinkId, u64)>,
+    /// Its links that are paused because the quota is used up, and what their policies were before.
+    paused_from: BTreeMap<String, LinkPolicy>,
+    /// Its links in the bond, and what each had carried when it was last looked at.
+    seen: BTreeMap<LinkId, u64>,
     period: Period,
     used_bytes: u64,
     /// Of these, bytes that are not written down.
@@ -46,63 +48,73 @@ struct Counted {
 }
 
 impl Quotas {
-    /// The quotas of `links`, if there are any.
-    pub(crate) fn of(links: &Arc<LinkTable>) -> Option<Self> {
-        let today = OffsetDateTime::now_utc().date();
+    /// The quotas of `links`, those that are added later included.
+    pub(crate) fn of(links: &Arc<LinkTable>) -> Self {
         let ledger = Ledger::new(folder());
-        let counted: Vec<_> = links
-            .specs()
-            .iter()
-            .filter_map(|spec| {
-                let quota_bytes = spec.options.quota_bytes?;
-                let reset_day = spec.options.reset_day.unwrap_or(1);
-                let (spec, period) = (spec.to_string(), Period::of(today, reset_day));
-                let used_bytes = ledger.used_bytes(&spec, period);
-                Some(Counted {
-                    spec,
-                    quota_bytes,
-                    reset_day,
-                    paused_from: None,
-                    seen: None,
-                    period,
-                    used_bytes,
-                    unwritten_bytes: 0,
-                })
-            })
-            .collect();
-        let quotas = Self { links: Arc::clone(links), ledger, counted, written_at: Instant::now() };
-        (!quotas.counted.is_empty()).then_some(quotas)
+        Self { links: Arc::clone(links), ledger, counted: Vec::new(), written_at: Instant::now() }
     }
 
     /// Watches for as long as it is polled. `bond` answers the bond of the moment.
     pub(crate) async fn watch(&mut self, bond: impl Fn() -> Bond) {
+        let mut changes = self.links.changes();
         loop {
+            changes.mark_unchanged();
+            self.follow_table();
             let next = self.look(&bond());
-            sleep(next).await;
+            let looked_long_ago = async {
+                match next {
+                    Some(next) => sleep(next).await,
+                    // Nothing is counted, and nothing wakes up for it.
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = looked_long_ago => {}
+                // It fails only when the table is gone, and `self` has that.
+                Ok(()) = changes.changed() => {}
+            }
+        }
+    }
+
+    /// Counts the LINKs that were added, and no longer those that were removed.
+    fn follow_table(&mut self) {
+        let specs = self.links.specs();
+        let is_there = |spec: &str| specs.iter().any(|there| there.to_string() == spec);
+        if self.counted.iter().any(|counted| !is_there(&counted.spec)) {
+            self.write();
+            self.counted.retain(|counted| is_there(&counted.spec));
+        }
+        for spec in &specs {
+            let text = spec.to_string();
+            if !self.counted.iter().any(|counted| counted.spec == text) {
+                self.counted.extend(Counted::new(spec, &self.ledger));
+            }
         }
     }
 
     /// Looks at all links; answers when to look again.
-    fn look(&mut self, bond: &Bond) -> Duration {
+    fn look(&mut self, bond: &Bond) -> Option<Duration> {
         let today = OffsetDateTime::now_utc().date();
         let dialled = self.links.dialled();
-        let mut next = LOOK_MAX;
+        let mut next = None;
         for counted in &mut self.counted {
-            let Some(link) = dialled.iter().find(|link| link.spec == counted.spec) else { continue };
-            let rate = counted.count(bond, link);
+            let links: Vec<_> = dialled.iter().filter(|link| counted.is_of(link)).collect();
+            let rate = counted.count(bond, &links);
             if counted.turn(today) {
                 self.written_at = Instant::now() - WRITE_INTERVAL;
             }
-            let note = counted.judge(link);
+            let note = counted.judge(&links);
             self.links.note(&counted.spec, note);
             let left = counted.quota_bytes.saturating_sub(counted.used_bytes);
             // Half of the time that is left at that rate, so that the last look comes close to the end.
-            next = next.min(Duration::from_secs_f64(left as f64 / 2.0 / rate.max(1.0)).min(LOOK_MAX));
+            let soon =
+                Duration::from_secs_f64((left as f64 / 2.0 / rate.max(1.0)).min(LOOK_MAX.as_secs_f64()));
+            next = Some(next.map_or(soon, |next: Duration| next.min(soon)));
         }
         if self.written_at.elapsed() >= WRITE_INTERVAL {
             self.write();
         }
-        next.max(LOOK_MIN)
+        next.map(|next| next.max(LOOK_MIN))
     }
 
     /// Writes down what was counted.
@@ -125,20 +137,48 @@ impl Drop for Quotas {
 }
 
 impl Counted {
-    /// Counts what the link has carried; answers bytes per second as far as the bond knows them.
-    fn count(&mut self, bond: &Bond, link: &DialledLink) -> f64 {
-        let snapshot = link.dialer.state().link.and_then(|id| bond.link(id).snapshot());
-        let Some(now) = snapshot else {
-            self.seen = None;
-            return 0.0;
-        };
-        let carried = now.stats.sent_bytes + now.stats.received_bytes;
-        let before = self.seen.filter(|(id, _)| *id == now.id).map_or(0, |(_, before)| before);
-        self.seen = Some((now.id, carried));
-        self.used_bytes += carried - before;
-        self.unwritten_bytes += carried - before;
-        // Both directions count, and the other may be as fast.
-        now.rate.map_or(0.0, |rate| rate as f64 * 2.0)
+    /// `None` without a quota.
+    fn new(spec: &LinkSpec, ledger: &Ledger) -> Option<Self> {
+        let quota_bytes = spec.options.quota_bytes?;
+        let reset_day = spec.options.reset_day.unwrap_or(1);
+        let period = Period::of(OffsetDateTime::now_utc().date(), reset_day);
+        let spec = spec.to_string();
+        let used_bytes = ledger.used_bytes(&spec, period);
+        Some(Self {
+            spec,
+            quota_bytes,
+            reset_day,
+            paused_from: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            period,
+            used_bytes,
+            unwritten_bytes: 0,
+        })
+    }
+
+    /// Whether `link` is this LINK's own or was found from it.
+    fn is_of(&self, link: &DialledLink) -> bool {
+        link.spec == self.spec || link.found.as_ref().is_some_and(|found| found.from == self.spec)
+    }
+
+    /// Counts what the links have carried; answers bytes per second as far as the bond knows them.
+    fn count(&mut self, bond: &Bond, links: &[&DialledLink]) -> f64 {
+        let mut rate = 0.0;
+        let mut seen = BTreeMap::new();
+        for link in links {
+            let Some(now) = link.dialer.state().link.and_then(|id| bond.link(id).snapshot()) else {
+                continue;
+            };
+            let carried = now.stats.sent_bytes + now.stats.received_bytes;
+            let since = carried - self.seen.get(&now.id).copied().unwrap_or(0).min(carried);
+            seen.insert(now.id, carried);
+            self.used_bytes += since;
+            self.unwritten_bytes += since;
+            // Both directions count, and the other may be as fast.
+            rate += now.rate.map_or(0.0, |rate| rate as f64 * 2.0);
+        }
+        self.seen = seen;
+        rate
     }
 
     /// Begins anew when a new month has begun; answers whether it did.
@@ -151,25 +191,29 @@ impl Counted {
         turned
     }
 
-    /// Pauses the link when its quota is used up, and lets it go on in the next month. Answers why it is paused.
-    fn judge(&mut self, link: &DialledLink) -> Option<String> {
-        let is_over = self.used_bytes >= self.quota_bytes;
-        let (spec, quota, until) = (&self.spec, output::bytes(self.quota_bytes), self.period.end());
-        match (is_over, self.paused_from) {
-            (true, None) => {
-                let policy = link.dialer.policy();
-                self.paused_from = Some(policy);
-                link.dialer.set_policy(LinkPolicy { usage: Policy::Paused, ..policy });
-                tracing::warn!("{spec}: its quota of {quota} is used up until {until}; paused");
+    /// Pauses the links when their quota is used up, and lets them go on in the next month. Answers why they are paused.
+    fn judge(&mut self, links: &[&DialledLink]) -> Option<String> {
+        let (quota, until) = (output::bytes(self.quota_bytes), self.period.end());
+        if self.used_bytes < self.quota_bytes {
+            for link in links {
+                if let Some(policy) = self.paused_from.remove(&link.spec) {
+                    link.dialer.set_policy(policy);
+                    tracing::info!("{}: the quota of {quota} has begun anew; no longer paused", link.spec);
+                }
             }
-            (false, Some(policy)) => {
-                self.paused_from = None;
-                link.dialer.set_policy(policy);
-                tracing::info!("{spec}: its quota of {quota} has begun anew; no longer paused");
-            }
-            _ => {}
+            // What was set for links that are gone is void.
+            self.paused_from.clear();
+            return None;
         }
-        is_over.then(|| format!("quota of {quota} used up until {until}"))
+        for link in links {
+            if !self.paused_from.contains_key(&link.spec) {
+                let policy = link.dialer.policy();
+                self.paused_from.insert(link.spec.clone(), policy);
+                link.dialer.set_policy(LinkPolicy { usage: Policy::Paused, ..policy });
+                tracing::warn!("{}: its quota of {quota} is used up until {until}; paused", link.spec);
+            }
+        }
+        Some(format!("quota of {quota} used up until {until}"))
     }
 }
 

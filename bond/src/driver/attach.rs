@@ -15,7 +15,7 @@ use super::handshake::Answerer;
 use super::shared::Shared;
 use super::{reader, writer};
 use crate::crypto::RingAead;
-use crate::limits::LINK_LINGER;
+use crate::limits::{LAST_WORDS_WAIT, LINK_LINGER};
 use crate::link::{LinkDescription, PacketReader, PacketWriter};
 
 /// What the rest of the bond has of a link's tasks.
@@ -174,7 +174,12 @@ impl LinkTasks {
         match outcome {
             // Everything is out: give the other end a moment to take it, or closing the medium could destroy it.
             Ok(()) => drop(timeout(LINK_LINGER, &mut reading.0).await),
-            Err(e) => shared.with(|state, now| state.connection.link_down(now, control.id, down_reason(&e))),
+            Err(e) => {
+                // What the other end said before it went may lie there unread, the end of the bond perhaps. Where the
+                // medium is gone altogether the reader has ended, too, and this does not wait.
+                drop(timeout(LAST_WORDS_WAIT, &mut reading.0).await);
+                shared.with(|state, now| state.connection.link_down(now, control.id, down_reason(&e)));
+            }
         }
         drop(reading);
         shared.with(|state, _| state.links.remove(&control.id));

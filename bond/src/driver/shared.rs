@@ -61,7 +61,8 @@ pub(crate) struct State {
     pub(crate) established: bool,
     pub(crate) links: BTreeMap<LinkId, Arc<LinkControl>>,
     pub(crate) waiters: StreamWaiters,
-    events: broadcast::Sender<BondEvent>,
+    /// `None` once the bond has ended: nothing happens to it any more.
+    events: Option<broadcast::Sender<BondEvent>>,
     /// When the timer task will wake up by itself.
     armed: Option<Instant>,
     closing: Option<Closing>,
@@ -81,7 +82,7 @@ impl Shared {
             established: false,
             links: BTreeMap::new(),
             waiters: StreamWaiters::default(),
-            events: broadcast::Sender::new(EVENT_QUEUE_MAX),
+            events: Some(broadcast::Sender::new(EVENT_QUEUE_MAX)),
             armed: None,
             closing: None,
         };
@@ -136,8 +137,16 @@ impl Shared {
         self.dropped_packets.load(Ordering::Relaxed)
     }
 
+    /// Events from now on; of a bond that has ended its end, so that nobody waits for it in vain.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<BondEvent> {
-        self.lock().events.subscribe()
+        let state = self.lock();
+        if let Some(events) = &state.events {
+            return events.subscribe();
+        }
+        let (sender, receiver) = broadcast::channel(1);
+        // The receiver is there.
+        let _ = state.closed_reason().map(|reason| sender.send(BondEvent::Closed(reason)));
+        receiver
     }
 
     /// Waits until `ready` has an answer, looking again whenever a link or the bond changed its state. Cancel safe.
@@ -190,13 +199,16 @@ impl State {
                 }
                 wakes.changed = true;
                 // Nobody listening is no fault.
-                let _ = self.events.send(BondEvent::Link { id, name, from, to, why });
+                let _ = self
+                    .events
+                    .as_ref()
+                    .map(|events| events.send(BondEvent::Link { id, name, from, to, why }));
             }
             Event::Closed(reason) => {
                 tracing::debug!(target: "bondwire", "bond {reason}");
                 self.waiters.all(wakes);
                 wakes.ended = true;
-                let _ = self.events.send(BondEvent::Closed(reason));
+                let _ = self.events.take().map(|events| events.send(BondEvent::Closed(reason)));
             }
             _ => {}
         }

@@ -105,15 +105,9 @@ impl Connect {
             current,
         };
         let bonds = running.current.subscribe();
-        let watch_quotas = async {
-            match &mut quotas {
-                Some(quotas) => quotas.watch(|| bonds.borrow().bond.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
         let ended = tokio::select! {
             ended = running.run(dialled, ends, self.remote, &mut tasks, &mut interrupt) => ended,
-            () = watch_quotas => Ok(()),
+            () = quotas.watch(|| bonds.borrow().bond.clone()) => Ok(()),
         };
         drop(quotas);
         // Waits, so that Unix sockets are removed before the program ends.

@@ -29,8 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Stage {
     pub(crate) near: Bond,
     pub(crate) far: Bond,
-    pub(crate) paths: Vec<Arc<Lane>>,
+    /// Goes before the paths: a listener that is still there when its port goes says that it misses it.
     _listener: Listener,
+    pub(crate) paths: Vec<Arc<Lane>>,
 }
 
 impl Stage {
@@ -70,7 +71,7 @@ impl Stage {
                 format!("the demo's ends do not find each other: {}", faults.join("; ")),
             )
         })?;
-        Ok(Self { near, far, paths, _listener: listener })
+        Ok(Self { near, far, _listener: listener, paths })
     }
 
     /// The path that a link of this name leads over.

@@ -409,4 +409,9 @@ fn a_quota_pauses_its_link_says_so_and_holds_over_a_restart() {
     let connecting = client.start(&arguments);
     connecting.wait_for("its quota of 1.00 MB is used up until ");
     wait_for(&client, |status| of_link(status, &limited)["policy"] == "paused");
+    // The same for one that is added while the bond runs.
+    client.run(&["link", "add", &link]).assert_code(0);
+    client.run(&["link", "remove", &limited]).assert_code(0);
+    client.run(&["link", "add", &limited]).assert_code(0);
+    wait_for(&client, |status| of_link(status, &limited)["policy"] == "paused");
 }

@@ -1,7 +1,7 @@
 //! The end of a bond.
 //!
 //! CLOSE goes out on all links and is repeated until one copy is acknowledged or three probe time-outs, and a moment for busy
-//! hosts, have passed.
+//! hosts, have passed since the first copy went out: a host too busy to send it has not told anybody yet.
 //! The other end answers with acknowledgements for as long. Only a CLOSE with a valid authentication code counts.
 
 use alloc::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::wire::packet::Packet;
 const PROBE_TIMEOUTS: u32 = 3;
 /// Least time for that: a busy host answers long after round trips of microseconds.
 const TIME_MIN: Duration = Duration::from_millis(250);
-/// Longest time for that, so that a very slow link does not hold a program back.
+/// Longest time for that, so that a very slow link does not hold a program back, and for a first copy to go out.
 const TIME_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -31,7 +31,10 @@ pub(super) enum Closing {
         code: u64,
         reason: String,
         repeat: Duration,
+        /// How long an answer is waited for once a copy has gone out.
+        patience: Duration,
         said_at: BTreeMap<LinkId, Instant>,
+        said: bool,
         until: Instant,
     },
     /// The peer said so; its repetitions are still acknowledged.
@@ -102,8 +105,9 @@ impl Connection {
             self.closing = Closing::Over;
             return;
         }
-        let (repeat, until) = self.closing_times(now);
-        self.closing = Closing::Saying { code, reason, repeat, said_at: BTreeMap::new(), until };
+        let (repeat, patience) = self.closing_times();
+        let (said_at, until) = (BTreeMap::new(), now + TIME_MAX);
+        self.closing = Closing::Saying { code, reason, repeat, patience, said_at, said: false, until };
     }
 
     /// Ends the bond here without telling the peer, which is gone or knows.
@@ -131,12 +135,12 @@ impl Connection {
             Closing::Open => {
                 self.event(Event::Closed(reason.clone()));
                 self.reason = Some(reason);
-                let until = self.closing_times(now).1;
+                let until = now + self.closing_times().1;
                 self.closing = Closing::Answering { until };
             }
             // Both ends said so at once.
             Closing::Saying { .. } => {
-                let until = self.closing_times(now).1;
+                let until = now + self.closing_times().1;
                 self.closing = Closing::Answering { until };
             }
             Closing::Answering { .. } | Closing::Over => {}
@@ -153,12 +157,16 @@ impl Connection {
         packet: &mut Packet,
         frames: &mut SentFrames,
     ) {
-        let (Closing::Saying { code, reason, said_at, .. }, Some(keys)) = (&mut self.closing, &self.keys)
+        let (Closing::Saying { code, reason, patience, said_at, said, until, .. }, Some(keys)) =
+            (&mut self.closing, &self.keys)
         else {
             return;
         };
         let mac = keys.close_mac(self.role, *code, reason.as_bytes());
         if packet.push_close(*code, &mac, reason) {
+            if !*said {
+                (*said, *until) = (true, now + *patience);
+            }
             said_at.insert(self.links[index].id, now);
             frames.push(SentFrame::Close);
         }
@@ -186,11 +194,11 @@ impl Connection {
         self.links.iter().any(|link| matches!(link.state(), LinkState::Active | LinkState::Suspect))
     }
 
-    /// How often CLOSE is repeated, and until when.
-    fn closing_times(&self, now: Instant) -> (Duration, Instant) {
+    /// How often CLOSE is repeated, and for how long.
+    fn closing_times(&self) -> (Duration, Duration) {
         let timeouts = self.links.iter().map(|link| link.rtt.probe_timeout(link.info.peer_ack_delay));
         let shortest = timeouts.clone().min().unwrap_or(limits::INITIAL_RTT);
         let longest = timeouts.max().unwrap_or(limits::INITIAL_RTT);
-        (shortest, now + (longest * PROBE_TIMEOUTS).clamp(TIME_MIN, TIME_MAX))
+        (shortest, (longest * PROBE_TIMEOUTS).clamp(TIME_MIN, TIME_MAX))
     }
 }

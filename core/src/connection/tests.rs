@@ -521,6 +521,23 @@ fn a_close_gives_a_busy_host_time_to_answer() {
 }
 
 #[test]
+fn a_host_too_busy_to_send_its_close_has_not_told_anybody() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 1_000_000_000, 0);
+    world.run_for(MS * 100);
+    let now = world.now;
+    world.ends[0].close(now, 300, "done");
+    // None of its tasks had a turn but the one that counts the time.
+    world.now += MS * 600;
+    let now = world.now;
+    world.ends[0].handle_timeout(now);
+    assert!(!world.ends[0].is_closed(), "nothing was said");
+    world.run_for(MS * 10);
+    assert!(world.ends[0].is_closed(), "acknowledged");
+    assert!(matches!(world.ends[1].close_reason(), Some(CloseReason::Peer { code: 300, .. })));
+}
+
+#[test]
 fn whatever_there_is_to_send_wakes_an_idle_link() {
     type Act = fn(&mut Connection, StreamId, Instant);
     let acts: [(&str, Act); 10] = [
