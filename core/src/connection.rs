@@ -69,9 +69,7 @@ pub struct Connection {
     last_timeout: Instant,
     /// When a link that refused data in favour of a faster one looks again.
     think_again: Option<Instant>,
-    /// A link whose probe went unanswered: its oldest bytes may go over another one too.
-    late_link: Option<LinkId>,
-    /// Bytes that went out a second time for that reason.
+    /// Late bytes that went to other links while theirs was not yet suspect.
     reinjected_bytes: u64,
     stats: Stats,
 }
@@ -104,7 +102,6 @@ impl Connection {
             interactive_at: None,
             last_timeout: now,
             think_again: None,
-            late_link: None,
             reinjected_bytes: 0,
             stats: Stats::default(),
         }

@@ -238,7 +238,7 @@ pub struct LinkStats {
     pub lost_packets: u64,
     /// Stream bytes that went to other links because this one was suspect or closed.
     pub moved_bytes: u64,
-    /// Late stream bytes of other links that were sent once more on this one.
+    /// Late stream bytes of this link that were given to others while it was not yet suspect: they may arrive twice.
     pub reinjected_bytes: u64,
     /// Times the link became suspect.
     pub suspects: u64,

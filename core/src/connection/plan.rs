@@ -36,8 +36,6 @@ pub(super) struct Plan {
     pub(super) redundant: bool,
     /// Bulk data from this many unsent bytes behind the first.
     pub(super) bulk: Option<u64>,
-    /// Late bytes of another link once more.
-    pub(super) reinject: bool,
     /// There is bulk data, but faster links will have sent it all.
     pub(super) think_again: Option<Duration>,
 }
@@ -58,11 +56,10 @@ impl Plan {
             interactive,
             redundant,
             bulk,
-            reinject,
             ..
         } = *self;
         let urgent = ack || foreign_acks || close || control || probe;
-        !urgent && !datagrams && !interactive && !redundant && bulk.is_none() && !reinject
+        !urgent && !datagrams && !interactive && !redundant && bulk.is_none()
     }
 }
 
@@ -137,7 +134,6 @@ impl Connection {
                 }
             }
         }
-        plan.reinject = self.may_reinject(me.id, field);
     }
 
     /// Whether anything waits that more than one link could carry.
@@ -148,7 +144,6 @@ impl Connection {
             || self.streams.has_control()
             || self.control.has_status()
             || !self.datagrams.is_all_sent()
-            || self.late_link.is_some()
             || self.links.iter().any(is_foreign_ack_due)
     }
 

@@ -1,11 +1,11 @@
-//! What acknowledgements settle, and where the bytes of a silent or dead link go.
+//! What acknowledgements settle, and where the bytes of a late, silent or dead link go.
 //!
 //! A link is a FIFO, so a gap in what was acknowledged *is* loss: those frames go out again at once, on whichever
-//! link delivers them first. A link that answers nothing becomes suspect; all it holds moves to other links. Both are
-//! the same act: the bytes become unsent again.
+//! link delivers them first. What a link holds whose answer is overdue goes to other links as long as that makes few bytes
+//! redundant, should it only have been late. A link that answers nothing becomes suspect, and all it holds moves. The three
+//! are the same act: the bytes become unsent again.
 
 use super::Connection;
-use super::plan::Field;
 use crate::error::Violation;
 use crate::event::{Change, Event, LinkState};
 use crate::id::LinkId;
@@ -14,11 +14,10 @@ use crate::link::{Link, Settled};
 use crate::policy::Rank;
 use crate::time::{Duration, Instant};
 use crate::wire::ack::Ack;
-use crate::wire::packet::Packet;
 
-/// Late bytes may be sent once more as long as they are at most one in so many.
+/// Late bytes go to other links as long as they are at most one in so many.
 const REINJECTED_SHARE: u64 = 20;
-/// Bytes of late data that may be sent once more before that share counts.
+/// Bytes of late data that may do so before that share counts.
 const REINJECTED_FREE_BYTES: u64 = 64 << 10;
 
 impl Connection {
@@ -52,7 +51,6 @@ impl Connection {
 
     /// The link brought something to the peer that was sent at `sent_at`.
     fn on_progress(&mut self, now: Instant, index: usize, sent_at: Instant) {
-        self.late_link = self.late_link.filter(|&late| late != self.links[index].id);
         let link = &mut self.links[index];
         if let Some(suspect) = link.on_answered(now, sent_at) {
             let (id, name) = (link.id, link.info.name.clone());
@@ -76,7 +74,7 @@ impl Connection {
     fn on_packet_acked(&mut self, link: LinkId, packet: SentPacket) {
         for frame in packet.frames {
             match frame {
-                SentFrame::Stream(sent) | SentFrame::StreamCopy(sent) => {
+                SentFrame::Stream(sent) => {
                     self.stats.acked_bytes += u64::from(sent.len);
                     self.streams.on_acked(link, &sent);
                 }
@@ -111,34 +109,56 @@ impl Connection {
                 SentFrame::WindowWanted => self.control.on_window_lost(),
                 SentFrame::LinkStatus { link, sequence } => self.control.on_status_lost(*link, *sequence),
                 SentFrame::Close => self.closing.on_lost(link),
-                // The original of a copy, and newer acknowledgements, take care of themselves.
-                SentFrame::StreamCopy(_) | SentFrame::Ack { .. } => {}
+                // Newer acknowledgements take care of themselves.
+                SentFrame::Ack { .. } => {}
             }
         }
         bytes
     }
 
+    /// A link's answer is overdue. It may be late or gone; those who wait for its data should not have to find out: it goes to
+    /// other links, oldest first and within bounds, and a late answer still counts.
+    pub(super) fn resend_late(&mut self, index: usize) {
+        let allowed = self.stats.acked_bytes / REINJECTED_SHARE + REINJECTED_FREE_BYTES;
+        let bytes = self.requeue_sent(index, allowed.saturating_sub(self.reinjected_bytes));
+        self.reinjected_bytes += bytes;
+        self.links[index].stats.reinjected_bytes += bytes;
+    }
+
     /// A link became suspect: all it holds goes to other links, if there are any. A late answer still counts.
     pub(super) fn move_frames(&mut self, index: usize) -> u64 {
+        let bytes = self.requeue_sent(index, u64::MAX);
+        self.links[index].stats.moved_bytes += bytes;
         let from = self.links[index].id;
-        let elsewhere = self
-            .links
-            .iter()
-            .any(|link| link.id != from && link.state() == LinkState::Active && link.rank().is_some());
-        if !elsewhere {
+        if self.has_other_link(from) {
+            self.datagrams.link_unusable(from);
+        }
+        bytes
+    }
+
+    /// Makes unsent what a link has in flight, oldest first and not much more than `max_bytes`, if another link can carry it.
+    fn requeue_sent(&mut self, index: usize, max_bytes: u64) -> u64 {
+        let from = self.links[index].id;
+        if !self.has_other_link(from) {
             return 0;
         }
         let mut sent = core::mem::take(&mut self.links[index].sent);
         let mut bytes = 0;
         for packet in sent.iter_mut().filter(|packet| !packet.moved) {
+            if bytes >= max_bytes {
+                break;
+            }
             packet.moved = true;
             bytes += self.requeue(from, &packet.frames);
         }
-        let link = &mut self.links[index];
-        link.sent = sent;
-        link.stats.moved_bytes += bytes;
-        self.datagrams.link_unusable(from);
+        self.links[index].sent = sent;
         bytes
+    }
+
+    /// Whether a link other than `from` carries data.
+    fn has_other_link(&self, from: LinkId) -> bool {
+        let carries = |link: &Link| link.state() == LinkState::Active && link.rank().is_some();
+        self.links.iter().any(|link| link.id != from && carries(link))
     }
 
     /// A link has left: what it held is unsent again.
@@ -151,30 +171,6 @@ impl Connection {
             }
         }
         self.links[index].stats.moved_bytes += bytes;
-    }
-
-    /// Whether `id` may send late bytes of another link once more: after an unanswered probe, one packet each time.
-    /// It is the best link besides the late one.
-    pub(super) fn may_reinject(&self, id: LinkId, field: &Field) -> bool {
-        let within = self.reinjected_bytes.saturating_mul(REINJECTED_SHARE)
-            <= self.stats.acked_bytes.saturating_add(REINJECTED_FREE_BYTES * REINJECTED_SHARE);
-        let Some(late) = self.late_link.filter(|_| within) else { return false };
-        let others = field.candidates.iter().filter(|candidate| candidate.id != late);
-        others.min_by_key(|candidate| (candidate.arrival(0), candidate.id)).is_some_and(|best| best.id == id)
-    }
-
-    pub(super) fn push_reinjected(&mut self, index: usize, packet: &mut Packet, frames: &mut SentFrames) {
-        self.late_link = None;
-        let mut pieces = smallvec::SmallVec::new();
-        let id = self.links[index].id;
-        let Some(sent) = self.streams.duplicate_oldest(id, packet.remaining(), &mut pieces) else { return };
-        packet.push_stream_header(sent.id, sent.offset, sent.len as usize, sent.fin);
-        pieces.into_iter().for_each(|piece| {
-            packet.push_data(piece);
-        });
-        self.links[index].stats.reinjected_bytes += u64::from(sent.len);
-        self.reinjected_bytes += u64::from(sent.len);
-        frames.push(SentFrame::StreamCopy(sent));
     }
 
     /// The rank of the links that carry data now: the lowest one that has a usable link.

@@ -64,7 +64,7 @@ impl Connection {
         let expired = link.on_timeout(now, keep_alive);
         let active = link.state() == LinkState::Active;
         if active && !probing && link.wants_probe() && !link.sent.is_empty() {
-            self.late_link = Some(id);
+            self.resend_late(index);
         }
         match expired {
             Expired::Nothing => {}

@@ -235,9 +235,6 @@ impl Connection {
                 self.streams.set_send_buffer(self.window_wanted(field));
             }
         }
-        if plan.reinject && frames.is_empty() {
-            self.push_reinjected(index, packet, frames);
-        }
     }
 
     /// Fills the packet with streams of one class. Returns whether any byte went in.

@@ -17,8 +17,6 @@ use crate::time::Instant;
 pub(crate) enum SentFrame {
     /// Bytes of a stream.
     Stream(SentStream),
-    /// A second copy of bytes that are in flight elsewhere: its loss needs no repair.
-    StreamCopy(SentStream),
     /// A frame of the streams' own (windows, resets, openings): the newest value is sent again.
     Control(ControlKey),
     /// An acknowledgement of `link` up to `highest`.

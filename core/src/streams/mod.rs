@@ -103,8 +103,6 @@ struct Stream {
     closed: bool,
     send: SendHalf,
     recv: RecvHalf,
-    /// The stream is in `Streams::in_flight`.
-    in_flight: bool,
     /// Control frames to send, bits of `control.rs`.
     control: u8,
     /// Events to tell, bits of `events.rs`.
@@ -163,10 +161,6 @@ pub struct Streams {
     totals: SendTotals,
     /// Send buffer that the links can use, in bytes.
     send_tuned_bytes: u64,
-    /// Bulk streams with bytes in flight.
-    in_flight: BTreeSet<StreamId>,
-    /// The stream that was sent a second time last.
-    duplicated_last: Option<StreamId>,
 
     receive_budget: Budget,
     /// The receive window that the peer says it could use, in bytes.
@@ -206,8 +200,6 @@ impl Streams {
             totals: SendTotals::default(),
             send_budget: Budget::new(send_floor, send_lendable),
             send_tuned_bytes: 0,
-            in_flight: BTreeSet::new(),
-            duplicated_last: None,
             receive_budget: Budget::new(STREAM_WINDOW_MIN_BYTES, receive_buffer.saturating_sub(windows)),
             wanted_bytes: 0,
             borrowers: BTreeSet::new(),
@@ -253,7 +245,6 @@ impl Streams {
             closed: false,
             send: SendHalf::new(self.peer_window_bytes),
             recv: RecvHalf::new(&mut self.receive_budget),
-            in_flight: false,
             control: 0,
             events: 0,
         };
@@ -269,15 +260,6 @@ impl Streams {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.settle_send(id, &mut self.queues, &mut self.send_budget);
         stream.send.count(&mut self.totals);
-        let in_flight = stream.class == Class::Bulk && stream.send.buffer.in_flight() > 0;
-        if stream.in_flight != in_flight {
-            stream.in_flight = in_flight;
-            if in_flight {
-                self.in_flight.insert(id)
-            } else {
-                self.in_flight.remove(&id)
-            };
-        }
         stream.recv.settle(&mut self.receive_budget);
         let is_over =
             stream.send.is_over() && stream.recv.is_over() && stream.events == 0 && stream.announced;
@@ -290,7 +272,6 @@ impl Streams {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.control.forget(&stream);
         self.borrowers.remove(&id);
-        self.in_flight.remove(&id);
         if id.opener() == self.role {
             self.own_open -= 1;
             self.announce_opening();

@@ -31,8 +31,6 @@ pub(super) struct SendBuffer {
     unsent: RangeSet,
     lost: RangeSet,
     acked: RangeSet,
-    /// Places of which a second copy was sent while they were in flight.
-    copied: RangeSet,
     in_flight: u64,
     /// End of what was ever sent, the FIN not counted.
     sent_end: u64,
@@ -91,6 +89,7 @@ impl SendBuffer {
     }
 
     /// Places that were sent and are neither acknowledged nor lost.
+    #[cfg(test)]
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight
     }
@@ -205,8 +204,7 @@ impl SendBuffer {
         let newly = self.acked.insert(range.clone());
         if newly > 0 {
             self.in_flight -= newly - self.unsent.remove(range.clone());
-            self.lost.remove(range.clone());
-            self.copied.remove(range);
+            self.lost.remove(range);
             self.free();
         }
         self.check();
@@ -219,31 +217,11 @@ impl SendBuffer {
         let mut lost = 0;
         for part in outside(&[&self.acked, &self.unsent], range) {
             lost += self.unsent.insert(part.clone());
-            self.lost.insert(part.clone());
-            self.copied.remove(part);
+            self.lost.insert(part);
         }
         self.in_flight -= lost;
         self.check();
         lost
-    }
-
-    /// The oldest bytes in flight of which no second copy was sent, at most `max` of them. The FIN never is.
-    pub(super) fn oldest_in_flight(&self, max: u64) -> Option<Range<u64>> {
-        let mut at = self.acked_prefix();
-        let sets = [&self.acked, &self.unsent, &self.copied];
-        while at < self.end {
-            let covered = sets.iter().filter_map(|set| set.next_at(at)).find(|next| next.start == at);
-            match covered {
-                Some(covered) => at = covered.end,
-                None => return outside(&sets, at..self.end.min(at.saturating_add(max))).into_iter().next(),
-            }
-        }
-        None
-    }
-
-    /// Takes note that a second copy of `range` was sent.
-    pub(super) fn duplicated(&mut self, range: Range<u64>) {
-        self.copied.insert(range);
     }
 
     /// The places that are not acknowledged.

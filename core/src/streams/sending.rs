@@ -1,9 +1,6 @@
 //! Which bytes go next, and what became of those that went.
 
-use core::ops::Bound::{Excluded, Unbounded};
 use core::ops::Range;
-
-use smallvec::SmallVec;
 
 use super::ready::{ReadyQueue, STREAMS_TRIED_MAX};
 use super::send::SendState;
@@ -116,36 +113,6 @@ impl Streams {
             queue.rotate(id, priority, place);
         }
         Some(sent)
-    }
-
-    /// Takes the oldest bytes in flight of a bulk stream once more, for a second link, and appends them to `pieces`.
-    /// There is at most one such copy of each byte at a time. Bulk streams take turns. `None` if nothing is in flight
-    /// that was not copied, or the room is too small.
-    ///
-    /// If the copy is lost, nothing need be done; if it is acknowledged, tell [`on_acked`](Self::on_acked).
-    pub fn duplicate_oldest(
-        &mut self,
-        _link: LinkId,
-        max_bytes: usize,
-        pieces: &mut Pieces,
-    ) -> Option<SentStream> {
-        let after = self.duplicated_last.map_or(Unbounded, Excluded);
-        let later = self.in_flight.range((after, Unbounded));
-        let candidates: SmallVec<[StreamId; STREAMS_TRIED_MAX]> =
-            later.chain(&self.in_flight).take(STREAMS_TRIED_MAX).copied().collect();
-        candidates.into_iter().find_map(|id| self.duplicate(id, max_bytes, pieces))
-    }
-
-    fn duplicate(&mut self, id: StreamId, max_bytes: usize, pieces: &mut Pieces) -> Option<SentStream> {
-        let buffer = &mut self.streams.get_mut(&id)?.send.buffer;
-        let first = buffer.oldest_in_flight(1)?.start;
-        let room = max_bytes.checked_sub(stream_overhead(id, first))?;
-        let range = buffer.oldest_in_flight(room as u64)?;
-        let len = u32::try_from(range.end - range.start).ok()?;
-        buffer.copy_pieces(range.clone(), pieces);
-        buffer.duplicated(range.clone());
-        self.duplicated_last = Some(id);
-        Some(SentStream { id, offset: range.start, len, fin: false, class: Class::Bulk })
     }
 
     /// The peer has what was sent. Returns how many bytes it did not have before (a FIN counts as one).
