@@ -7,6 +7,7 @@ pub(crate) mod rate;
 pub(crate) mod rtt;
 pub(crate) mod sent;
 mod state;
+pub(crate) mod way_back;
 pub(crate) mod window;
 
 pub(crate) use state::Expired;
@@ -17,6 +18,7 @@ use self::pace::Pace;
 use self::rate::{Growth, Rate, RateSample, transmit_time};
 use self::rtt::Rtt;
 use self::sent::{Sent, SentFrames, SentPacket};
+use self::way_back::WayBack;
 use self::window::{Conditions, Window};
 use crate::config::{LinkInfo, LinkPolicy};
 use crate::event::{LinkSnapshot, LinkState, LinkStats};
@@ -25,6 +27,7 @@ use crate::limits;
 use crate::policy::Rank;
 use crate::scheduler::Candidate;
 use crate::time::{Duration, Instant};
+use crate::wire::ack::Ack;
 
 /// What a link of unknown rate is guessed to carry in a round trip, in bytes, while others carry the bond.
 const PROBATION_BYTES: u64 = 1200;
@@ -57,6 +60,7 @@ pub(crate) struct Link {
     phase: KeyPhase,
     pub(crate) sent: Sent,
     pub(crate) rtt: Rtt,
+    way_back: WayBack,
     rate: Rate,
     growth: Growth,
     window: Window,
@@ -106,11 +110,20 @@ pub(crate) struct BondState {
     pub(crate) has_proven_link: bool,
 }
 
+/// The newest packet that an acknowledgement names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newest {
+    number: u64,
+    pub(crate) sent_at: Instant,
+    /// Its round trip says something.
+    sampled: bool,
+}
+
 /// What a caller must do about packets that an acknowledgement settled.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     pub(crate) acked_bytes: u64,
-    pub(crate) newest: Option<(Instant, bool)>,
+    pub(crate) newest: Option<Newest>,
 }
 
 impl Link {
@@ -135,6 +148,7 @@ impl Link {
             phase: KeyPhase::default(),
             sent: Sent::default(),
             rtt,
+            way_back: WayBack::default(),
             rate: Rate::new(now),
             growth: Growth::default(),
             window,
@@ -220,18 +234,23 @@ impl Link {
     /// Books one packet that the peer has.
     pub(crate) fn settle_acked(&mut self, now: Instant, packet: &SentPacket, settled: &mut Settled) {
         settled.acked_bytes += u64::from(packet.bytes);
-        settled.newest = Some((packet.at, packet.sampled));
+        let SentPacket { number, at, sampled, .. } = *packet;
+        settled.newest = Some(Newest { number, sent_at: at, sampled });
         if packet.sampled {
             self.rate.on_acked(now, packet.stamp, packet.at, u64::from(packet.bytes));
         }
     }
 
-    /// Feeds the estimators once all packets of an acknowledgement are booked. `delay` is the peer's, if the
-    /// acknowledgement came over this link; others say nothing about its round trip.
-    pub(crate) fn finish_settling(&mut self, now: Instant, settled: &Settled, delay: Option<Duration>) {
-        let Some((sent_at, sampled)) = settled.newest else { return };
-        if sampled && let Some(delay) = delay {
+    /// Feeds the estimators once all packets of an acknowledgement are booked; `ack` is that, if it came over this link:
+    /// others say nothing about its round trip.
+    pub(crate) fn finish_settling(&mut self, now: Instant, settled: &Settled, ack: Option<&Ack>) {
+        let Some(Newest { number, sent_at, sampled }) = settled.newest else { return };
+        if sampled && let Some(ack) = ack {
+            let delay = Duration::from_micros(ack.delay_us);
             self.rtt.on_sample(now, now - sent_at, delay.min(self.info.peer_ack_delay));
+            if number == ack.largest {
+                self.way_back.on_sample(now, sent_at, ack.arrival_us, now - sent_at, self.rtt.base());
+            }
         }
         if let Some(sample) = self.rate.finish_ack(self.rtt.base()) {
             self.on_rate_sample(sample, settled.acked_bytes);
@@ -294,6 +313,7 @@ impl Link {
             rate: self.rate.bytes_per_second(),
             reliable: self.info.reliable,
             interactive: bond.interactive,
+            way_back: self.way_back.excess(),
             on_probation: bond.has_proven_link && !self.is_proven(),
             mtu: self.info.mtu_bytes as u64,
         }
@@ -324,6 +344,7 @@ impl Link {
             share_bytes: self.share_bytes,
             in_flight: self.sent.bytes(),
             overdue: age.saturating_sub(explained) + self.pace.time_to_send(now).unwrap_or_default(),
+            late_in: if self.sent.is_empty() { Duration::MAX } else { explained.saturating_sub(age) },
             packet: self.packet_bytes(bond) as u64,
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct Candidate {
     /// By how much the link delivers later than its rate and round trip say: the oldest packet in flight is late, or its
     /// cap lets nothing out for the moment.
     pub(crate) overdue: Duration,
+    /// Time after which it gets ever later by the time that passes, unless something is acknowledged.
+    pub(crate) late_in: Duration,
     /// Bytes of the packet this link would make.
     pub(crate) packet: u64,
     /// Share of bulk data, if one is set.
@@ -74,9 +76,12 @@ pub(crate) fn earliest(candidates: &[Candidate], length: u64) -> Option<&Candida
     candidates.iter().min_by_key(|c| (c.arrival(length), c.id))
 }
 
-/// Time after which a link that leaves `length` bytes to the earliest one looks again, should that one have failed.
-pub(crate) fn time_to_think(candidates: &[Candidate], length: u64) -> Option<Duration> {
-    earliest(candidates, length).map(|first| first.arrival(length).max(THINK_AGAIN_MIN))
+/// Time after which link `me`, which leaves `length` bytes to the earliest one, looks again, should that one have failed or
+/// got so late that `me` is the earlier one.
+pub(crate) fn time_to_think(candidates: &[Candidate], me: &Candidate, length: u64) -> Option<Duration> {
+    let first = earliest(candidates, length)?;
+    let ahead = me.arrival(length).saturating_sub(first.arrival(length));
+    Some(first.arrival(length).min(first.late_in.saturating_add(ahead)).max(THINK_AGAIN_MIN))
 }
 
 /// What link `me` is to do about `backlog` bytes of unsent bulk data.
@@ -90,11 +95,13 @@ pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> 
     // Estimates err. Bytes that arrive a little early only wait; late ones hold up the reader.
     let at_latest = mine + mine / MARGIN_SHARE;
     let mut skip = 0_u64;
-    let mut soonest = Duration::MAX;
+    let (mut soonest, mut late_in, mut rates) = (Duration::MAX, Duration::MAX, 0_u64);
     for other in candidates.iter().filter(|c| c.id != me.id && c.is_before(me, length)) {
         let starts = other.arrival(0);
         skip = skip.saturating_add(bytes_in(other.rate, at_latest.saturating_sub(starts)));
         soonest = soonest.min(other.arrival(length));
+        late_in = late_in.min(other.late_in);
+        rates = rates.saturating_add(other.rate);
     }
     if skip < backlog || skip == 0 {
         Decision::Take { skip }
@@ -102,7 +109,9 @@ pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> 
         // The faster links may have to wait for this one: it takes what is left.
         Decision::Take { skip: 0 }
     } else {
-        Decision::Wait { think_again: Some(soonest.max(THINK_AGAIN_MIN)) }
+        // Links that get later can do ever less of it before this one's bytes arrive.
+        let too_late = late_in.saturating_add(transmit_time(skip - backlog, rates));
+        Decision::Wait { think_again: Some(soonest.min(too_late).max(THINK_AGAIN_MIN)) }
     }
 }
 
@@ -159,6 +168,7 @@ mod tests {
             rate_soon: rate,
             in_flight: 0,
             overdue: Duration::ZERO,
+            late_in: Duration::MAX,
             packet: 10_000,
             weight: None,
             share_bytes: 0,
@@ -193,6 +203,24 @@ mod tests {
         assert_eq!(decide(&links, &links[0], 100), Decision::Take { skip: 0 });
         assert!(matches!(decide(&links, &links[1], 100), Decision::Wait { .. }));
         assert_eq!(earliest(&links, 100).unwrap().id, LinkId(0));
+    }
+
+    #[test]
+    fn who_waits_for_a_link_that_gets_later_looks_again_before_it_is_too_late() {
+        let (mut fast, slow) = (link(0, 1_000_000, 10), link(1, 10_000, 50));
+        fast.in_flight = 1_000_000;
+        // 1.01 s against 60 ms and what slow itself needs for 1000 bytes: it is the earlier one by far.
+        assert_eq!(earliest(&[fast, slow], 1000).unwrap().id, slow.id);
+        fast.in_flight = 100_000;
+        let wait = time_to_think(&[fast, slow], &slow, 1000).unwrap();
+        assert_eq!(wait, MS * 111, "when it should have arrived");
+        fast.late_in = MS * 5;
+        assert_eq!(time_to_think(&[fast, slow], &slow, 1000).unwrap(), MS * (5 + 150 - 111));
+        // 10 kB of slow would arrive when fast has carried 1.07 MB: 10 ms later it will carry less than this backlog by then.
+        let Decision::Wait { think_again } = decide(&[fast, slow], &slow, 1_060_000) else {
+            panic!("it waits")
+        };
+        assert!(think_again < Some(MS * 30), "{think_again:?}");
     }
 
     #[test]

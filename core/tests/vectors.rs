@@ -182,7 +182,7 @@ fn described(frame: &Frame) -> Value {
         Frame::Ping => json!({}),
         Frame::Ack(ack) => {
             let ranges: Vec<_> = ack.ranges().map(|r| json!([r.start(), r.end()])).collect();
-            json!({ "link": ack.link.0, "delay": ack.delay_us, "ranges": ranges })
+            json!({ "link": ack.link.0, "delay": ack.delay_us, "arrival": ack.arrival_us, "ranges": ranges })
         }
         Frame::ResetStream { id, code, final_size } => {
             json!({ "stream": id.0, "error code": code, "final size": final_size })
@@ -224,7 +224,7 @@ fn push(packet: &mut Packet, frame: &Value) -> bool {
         "ACK" => {
             let ranges = frame["ranges"].as_array().unwrap().iter();
             let received: RangeSet = ranges.map(|r| number(&r[0])..number(&r[1]) + 1).collect();
-            packet.push_ack(link(), field("delay"), &received)
+            packet.push_ack(link(), field("delay"), field("arrival"), &received)
         }
         "RESET_STREAM" => packet.push_reset_stream(stream(), field("error code"), field("final size")),
         "STOP_SENDING" => packet.push_stop_sending(stream(), field("error code")),

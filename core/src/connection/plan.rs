@@ -47,16 +47,7 @@ impl Plan {
 
     pub(super) fn is_nothing(&self) -> bool {
         let Self {
-            ack,
-            foreign_acks,
-            close,
-            control,
-            probe,
-            datagrams,
-            interactive,
-            redundant,
-            bulk,
-            ..
+            ack, foreign_acks, close, control, probe, datagrams, interactive, redundant, bulk, ..
         } = *self;
         let urgent = ack || foreign_acks || close || control || probe;
         !urgent && !datagrams && !interactive && !redundant && bulk.is_none()
@@ -92,6 +83,11 @@ impl Connection {
             } else if self.streams.has_work(Class::Bulk) {
                 plan.think_again = self.interactive_time_left(now);
             }
+            if !anywhere && self.has_control(field) {
+                // The link it is left to may take no packet, and be the best no longer.
+                let wait = scheduler::time_to_think(&field.candidates, me, 0);
+                plan.think_again = plan.think_again.into_iter().chain(wait).min();
+            }
         }
         plan
     }
@@ -121,7 +117,7 @@ impl Connection {
         let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
         plan.think_again = waiting
             .filter(|&bytes| !first_for(bytes))
-            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, bytes))
+            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, me, bytes))
             .min();
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
         plan.interactive = interactive > 0 && first_for(interactive);

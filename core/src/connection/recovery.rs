@@ -12,7 +12,7 @@ use crate::id::LinkId;
 use crate::link::sent::{SentFrame, SentFrames, SentPacket};
 use crate::link::{Link, Settled};
 use crate::policy::Rank;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::ack::Ack;
 
 /// Late bytes go to other links as long as they are at most one in so many.
@@ -41,10 +41,9 @@ impl Connection {
                 self.on_packet_lost(ack.link, packet);
             }
         }
-        let delay = (via == ack.link).then(|| Duration::from_micros(ack.delay_us));
-        self.links[index].finish_settling(now, &settled, delay);
-        if let Some((sent_at, _)) = settled.newest {
-            self.on_progress(now, index, sent_at);
+        self.links[index].finish_settling(now, &settled, (via == ack.link).then_some(ack));
+        if let Some(newest) = settled.newest {
+            self.on_progress(now, index, newest.sent_at);
         }
         Ok(())
     }

@@ -244,6 +244,8 @@ fn pattern(offset: u64, len: usize) -> Vec<u8> {
 
 /// A sender that always has more, and a reader that checks and counts.
 struct Transfer {
+    /// The end that writes.
+    from: usize,
     stream: StreamId,
     written: u64,
     total: u64,
@@ -255,24 +257,28 @@ struct Transfer {
 
 impl Transfer {
     fn start(world: &mut World, class: Class, total: u64) -> Self {
-        let stream = world.ends[0].open_stream(class, 0, "test").unwrap();
-        Self { stream, written: 0, total, read: 0, longest_gap: Duration::ZERO, last_at: world.now }
+        Self::start_from(world, 0, class, total)
+    }
+
+    fn start_from(world: &mut World, from: usize, class: Class, total: u64) -> Self {
+        let stream = world.ends[from].open_stream(class, 0, "test").unwrap();
+        Self { from, stream, written: 0, total, read: 0, longest_gap: Duration::ZERO, last_at: world.now }
     }
 
     fn pump(&mut self, world: &mut World) {
         while self.written < self.total {
             let data = pattern(self.written, 16_384.min(self.total - self.written) as usize);
-            match world.ends[0].write(self.stream, &data) {
+            match world.ends[self.from].write(self.stream, &data) {
                 Ok(n) => self.written += n as u64,
                 Err(WriteError::Blocked(_)) => break,
                 Err(error) => panic!("{error}"),
             }
             if self.written == self.total {
-                world.ends[0].finish(self.stream).unwrap();
+                world.ends[self.from].finish(self.stream).unwrap();
             }
         }
         loop {
-            match world.ends[1].read_chunk(self.stream, 1 << 20) {
+            match world.ends[1 - self.from].read_chunk(self.stream, 1 << 20) {
                 Ok(Some(chunk)) => {
                     assert!(chunk == pattern(self.read, chunk.len()), "wrong bytes at {}", self.read);
                     self.read += chunk.len() as u64;
@@ -483,6 +489,30 @@ fn interactive_data_overtakes_bulk() {
 }
 
 #[test]
+fn with_interactive_data_about_full_links_stay_full_both_ways() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    let mut bulk = [0, 1].map(|from| Transfer::start_from(&mut world, from, Class::Bulk, u64::MAX));
+    let keys = [0, 1].map(|from| world.ends[from].open_stream(Class::Interactive, 0, "keys").unwrap());
+    let mut carried = [0; 2];
+    for round in 0..500 {
+        for from in 0..2 {
+            world.ends[from].write(keys[from], &[7; 64]).unwrap();
+            while let Ok(Some(_)) = world.ends[1 - from].read_chunk(keys[from], 1 << 16) {}
+            bulk[from].run(&mut world, MS * 5);
+        }
+        if round == 100 {
+            carried = bulk.each_ref().map(|bulk| bulk.read);
+        }
+    }
+    for (from, bulk) in bulk.iter().enumerate() {
+        let share = (bulk.read - carried[from]) as f64 / (399.0 * 0.010 * 12_500_000.0);
+        assert!(share > 0.95, "{share:.3} of the links' sum from end {from}");
+    }
+}
+
+#[test]
 fn a_redundant_stream_survives_a_cut_without_a_gap() {
     let mut world = World::new(&Config::default());
     world.add_link(0, 6_250_000, 10);
@@ -669,7 +699,9 @@ fn a_link_that_leaves_bytes_to_a_faster_one_thinks_again() {
     assert_eq!(end.think_again, None, "there is nothing to send");
     end.write(stream, &[1; 4000]).unwrap();
     assert_eq!(end.poll_transmit(now, LinkId(1), &mut packet), Transmit::Idle);
-    let after = scheduler::time_to_think(&end.field(now).candidates, 4000).unwrap();
+    let field = end.field(now);
+    let waiting = field.candidates.iter().find(|candidate| candidate.id == LinkId(1)).unwrap();
+    let after = scheduler::time_to_think(&field.candidates, waiting, 4000).unwrap();
     assert_eq!(end.think_again, Some(now + after));
 }
 

@@ -12,6 +12,7 @@ use crate::event::LinkState;
 use crate::id::{Class, LinkId};
 use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
+use crate::link::way_back::arrival_us;
 use crate::scheduler;
 use crate::streams::{Control as StreamControl, Take};
 use crate::time::Instant;
@@ -291,10 +292,10 @@ impl Connection {
 }
 
 fn push_ack(now: Instant, link: &Link, packet: &mut Packet, frames: &mut SentFrames) -> bool {
-    let Some((received, delay)) = link.acks.report(now) else { return false };
+    let Some((received, arrived_at)) = link.acks.report() else { return false };
     let Some(highest) = link.acks.highest() else { return false };
-    let delay_us = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX).min(crate::wire::varint::VARINT_MAX);
-    let fits = packet.push_ack(link.id, delay_us, received);
+    let delay_us = u64::try_from((now - arrived_at).as_micros()).unwrap_or(u64::MAX);
+    let fits = packet.push_ack(link.id, delay_us, arrival_us(arrived_at), received);
     if fits {
         frames.push(SentFrame::Ack { link: link.id, highest });
     }

@@ -85,9 +85,9 @@ impl Acks {
         self.urgent = true;
     }
 
-    /// What to acknowledge, and how long the newest packet has waited; `None` if nothing was ever received.
-    pub(crate) fn report(&self, now: Instant) -> Option<(&RangeSet, Duration)> {
-        (!self.received.is_empty()).then(|| (&self.received, now - self.highest_at))
+    /// What to acknowledge, and when the newest packet arrived; `None` if nothing was ever received.
+    pub(crate) fn report(&self) -> Option<(&RangeSet, Instant)> {
+        (!self.received.is_empty()).then_some((&self.received, self.highest_at))
     }
 
     /// An acknowledgement went out. Returns whether it should ask to be acknowledged itself, given that it is `bare`.
@@ -143,7 +143,7 @@ mod tests {
         acks.on_sent(true);
         acks.on_packet(Instant::ZERO, 2, true, RTT);
         assert!(acks.is_due());
-        let (ranges, _) = acks.report(Instant::ZERO).unwrap();
+        let (ranges, _) = acks.report().unwrap();
         assert_eq!(ranges.iter().collect::<alloc::vec::Vec<_>>(), [0..1, 2..3]);
     }
 
@@ -162,9 +162,9 @@ mod tests {
         for n in 0..1000 {
             acks.on_packet(Instant::ZERO, n * 2, true, RTT);
         }
-        assert_eq!(acks.report(Instant::ZERO).unwrap().0.len(), limits::ACK_RANGES_MAX);
+        assert_eq!(acks.report().unwrap().0.len(), limits::ACK_RANGES_MAX);
         acks.on_ack_acked(1990);
-        assert_eq!(acks.report(Instant::ZERO).unwrap().0.len(), 5);
+        assert_eq!(acks.report().unwrap().0.len(), 5);
         acks.on_ack_acked(5000);
         assert_eq!(acks.highest(), Some(1998));
     }

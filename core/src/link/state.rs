@@ -12,6 +12,7 @@
 //! Backup, paused and held back are policies on top of these states, not states.
 
 use super::rate::{Growth, Rate};
+use super::way_back::WayBack;
 use super::window::Window;
 use super::{Link, Watch};
 use crate::event::{LinkState, TimerReason};
@@ -87,6 +88,7 @@ impl Link {
         let suspect = now - self.since;
         let hint = self.rate.bytes_per_second().map(|rate| rate / 2).or(self.info.rate_hint);
         self.rtt = self.rtt.restarted(now, now - sent_at);
+        self.way_back = WayBack::default();
         self.rate = Rate::new(now);
         self.growth = Growth::default();
         // What was sent before belongs to the estimators of then.

@@ -45,6 +45,8 @@ pub(crate) struct Conditions {
     pub(crate) reliable: bool,
     /// An interactive stream was active lately.
     pub(crate) interactive: bool,
+    /// By how much acknowledgements come later than their way takes.
+    pub(crate) way_back: Duration,
     /// Nothing is known of the link, and others carry the bond meanwhile: it proves itself with little.
     pub(crate) on_probation: bool,
     /// Largest packet in bytes.
@@ -123,7 +125,10 @@ impl Window {
             // Every second packet is acknowledged: while one waits for that, another must be on its way. Where a packet takes
             // as long as the whole round trip, as on a serial line, one alone would leave the line idle between them.
             let packets = if c.interactive { 1 } else { 2 };
-            (bytes_in(rate, rtt.base() + rtt.base() / 10), FLOOR_INTERACTIVE, packets)
+            // What waits on the way back no longer fills the link. Were it counted, traffic the other way would slow this one
+            // down, the rate found would fall, and with it what may be in flight.
+            let back = if c.interactive { c.way_back } else { Duration::ZERO };
+            (bytes_in(rate, rtt.base() + rtt.base() / 10 + back), FLOOR_INTERACTIVE, packets)
         };
         Some(in_transit.max(bytes_in(rate, floor)).saturating_add(packets * self.packet_bytes(c)))
     }
@@ -154,8 +159,14 @@ mod tests {
     use super::*;
     use crate::time::Instant;
 
-    const CALM: Conditions =
-        Conditions { rate: None, reliable: true, interactive: false, on_probation: false, mtu: 65_535 };
+    const CALM: Conditions = Conditions {
+        rate: None,
+        reliable: true,
+        interactive: false,
+        way_back: Duration::ZERO,
+        on_probation: false,
+        mtu: 65_535,
+    };
 
     fn rtt_ms(ms: u64) -> Rtt {
         Rtt::new(Instant::ZERO, Some(Duration::from_millis(ms)))

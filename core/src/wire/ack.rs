@@ -24,6 +24,8 @@ pub struct Ack {
     pub largest: u64,
     /// Time that the sender held this acknowledgement back after `largest` arrived, in microseconds.
     pub delay_us: u64,
+    /// When `largest` arrived by the clock of the sender of this frame: microseconds, counted from anything, the low 30 bits.
+    pub arrival_us: u64,
     /// Packets directly below `largest` that arrived too.
     first_range: u64,
     /// Ranges behind the first.
@@ -42,6 +44,7 @@ impl Ack {
         let link = fields.link()?;
         let largest = fields.varint("largest")?;
         let delay_us = fields.varint("delay")?;
+        let arrival_us = fields.varint("arrival")?;
         let more_ranges = fields.at_most("range count", MORE_RANGES_MAX as u64)?;
         let mut lowest = fields.step_down("first range", Some(largest))?;
         let first_range = largest - lowest;
@@ -53,13 +56,22 @@ impl Ack {
             lowest = fields.step_down("range", Some(highest))?;
         }
         let pairs = before.get(..before.len() - fields.remaining()).unwrap_or_default();
-        Ok(Self { link, largest, delay_us, first_range, more_ranges, pairs: payload.slice_ref(pairs) })
+        Ok(Self {
+            link,
+            largest,
+            delay_us,
+            arrival_us,
+            first_range,
+            more_ranges,
+            pairs: payload.slice_ref(pairs),
+        })
     }
 
     /// Appends the frame as it was read.
     pub(super) fn encode_whole(&self, out: &mut Vec<u8>) {
         out.put_u8(kind::ACK);
-        for field in [self.link.0.into(), self.largest, self.delay_us, self.more_ranges, self.first_range] {
+        let Self { largest, delay_us, arrival_us, more_ranges, first_range, .. } = *self;
+        for field in [self.link.0.into(), largest, delay_us, arrival_us, more_ranges, first_range] {
             varint::encode(field, out);
         }
         out.put_slice(&self.pairs);
@@ -94,7 +106,7 @@ impl FusedIterator for AckRanges<'_> {}
 /// leave must do for a PING that lets them be pruned, and for data.
 pub(super) fn encode(
     link: LinkId,
-    delay_us: u64,
+    (delay_us, arrival_us): (u64, u64),
     received: &RangeSet,
     room: usize,
     out: &mut Vec<u8>,
@@ -105,7 +117,7 @@ pub(super) fn encode(
         return false;
     };
     out.put_u8(kind::ACK);
-    for field in [link.0.into(), first.end - 1, delay_us.min(VARINT_MAX)] {
+    for field in [link.0.into(), first.end - 1, delay_us.min(VARINT_MAX), arrival_us.min(VARINT_MAX)] {
         varint::encode(field, out);
     }
     let count_at = out.len();

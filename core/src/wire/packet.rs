@@ -179,9 +179,10 @@ impl Packet {
 
     /// ACK of the highest ranges of `received`: of all of them if they are not too many for a frame, and fit into half
     /// of what remains. False if not even the first range fits, or `received` is empty.
-    pub fn push_ack(&mut self, link: LinkId, delay_us: u64, received: &RangeSet) -> bool {
+    pub fn push_ack(&mut self, link: LinkId, delay_us: u64, arrival_us: u64, received: &RangeSet) -> bool {
         let (before, room) = (self.small.len(), self.remaining());
-        let fits = self.data_due == 0 && ack::encode(link, delay_us, received, room, &mut self.small);
+        let times = (delay_us, arrival_us);
+        let fits = self.data_due == 0 && ack::encode(link, times, received, room, &mut self.small);
         self.len += self.small.len() - before;
         fits
     }

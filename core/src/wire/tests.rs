@@ -87,11 +87,13 @@ fn any_received() -> impl Strategy<Value = RangeSet> {
 }
 
 fn any_ack() -> impl Strategy<Value = Frame> {
-    (any_link(), any_varint(), any_received()).prop_map(|(link, delay_us, numbers)| {
-        let mut packet = packet(4096);
-        assert!(packet.push_ack(link, delay_us, &numbers));
-        received(&packet).unwrap().remove(0)
-    })
+    (any_link(), any_varint(), any_varint(), any_received()).prop_map(
+        |(link, delay_us, arrival_us, numbers)| {
+            let mut packet = packet(4096);
+            assert!(packet.push_ack(link, delay_us, arrival_us, &numbers));
+            received(&packet).unwrap().remove(0)
+        },
+    )
 }
 
 fn any_datagram() -> impl Strategy<Value = Frame> {
@@ -223,14 +225,15 @@ proptest! {
     #[test]
     fn acks_tell_the_highest_ranges(numbers in any_received(), room in 30..700usize) {
         let mut packet = packet(room);
-        prop_assert!(packet.push_ack(LINK, 25, &numbers));
+        prop_assert!(packet.push_ack(LINK, 25, 26, &numbers));
         let used = packet.len() - packet.header_len();
         let half = (room - packet.header_len()) / 2;
         prop_assert!(packet.len() <= room);
         let frames = received(&packet).unwrap();
         let [Frame::Ack(ack)] = &frames[..] else { panic!("{frames:?}") };
         let told: Vec<Range<u64>> = ack.ranges().map(|r| *r.start()..*r.end() + 1).collect();
-        prop_assert_eq!((ack.link, ack.largest, ack.delay_us), (LINK, numbers.last().unwrap().end - 1, 25));
+        prop_assert_eq!((ack.link, ack.largest), (LINK, numbers.last().unwrap().end - 1));
+        prop_assert_eq!((ack.delay_us, ack.arrival_us), (25, 26));
         prop_assert!(numbers.iter().rev().take(told.len()).eq(told.iter().cloned()));
         // One range may take all the room, more of them half of it; and what fits is told.
         prop_assert!(told.len() == 1 || used <= half);
@@ -316,7 +319,7 @@ const HUGE: [u8; 8] = [0xff; 8];
 #[test]
 fn every_cut_of_every_frame_is_refused_by_name() {
     let whole: [(&str, &[u8]); 12] = [
-        ("ACK", &[0x02, 3, 9, 0, 1, 2, 1, 1]),
+        ("ACK", &[0x02, 3, 9, 0, 0, 1, 2, 1, 1]),
         ("RESET_STREAM", &[0x04, 4, 1, 9]),
         ("STOP_SENDING", &[0x05, 4, 1]),
         ("STREAM", &[0x0a, 4, 0, 2, b'h', b'i']),
@@ -359,7 +362,7 @@ fn numbers_above_their_limits_are_refused() {
     let links = [[&[0x02][..], &HUGE].concat(), [&[0x22][..], &HUGE].concat(), [&[0x23][..], &HUGE].concat()];
     let cases: [(&str, &str, &[u8]); 17] = [
         ("ACK", "link", &links[0]),
-        ("ACK", "range count", &[0x02, 3, 0x7f, 0xff, 0, 0x40, 64]),
+        ("ACK", "range count", &[0x02, 3, 0x7f, 0xff, 0, 0, 0x40, 64]),
         ("STREAM", "length", &stream_past_end),
         ("STREAM", "length", &no_length_past_end),
         ("OPEN_STREAM", "priority", &[0x0c, 4, 0, 0x41, 0x00]),
@@ -390,16 +393,18 @@ fn numbers_above_their_limits_are_refused() {
 #[test]
 fn acks_below_zero_are_refused() {
     let cases: [(&str, &[u8]); 4] = [
-        ("first range", &[0x02, 3, 9, 0, 0, 10]),
-        ("gap", &[0x02, 3, 9, 0, 1, 8, 0, 0]),
-        ("gap", &[0x02, 3, 9, 0, 1, 2, 6, 0]),
-        ("range", &[0x02, 3, 9, 0, 1, 2, 2, 4]),
+        ("first range", &[0x02, 3, 9, 0, 0, 0, 10]),
+        ("gap", &[0x02, 3, 9, 0, 0, 1, 8, 0, 0]),
+        ("gap", &[0x02, 3, 9, 0, 0, 1, 2, 6, 0]),
+        ("range", &[0x02, 3, 9, 0, 0, 1, 2, 2, 4]),
     ];
     for (name, payload) in cases {
         assert!(matches!(read(payload), Err(FrameError::BelowZero { field, .. }) if field == name));
     }
     // One step less each, and they reach exactly 0.
-    for payload in [&[0x02, 3, 9, 0, 0, 9][..], &[0x02, 3, 9, 0, 1, 2, 5, 0], &[0x02, 3, 9, 0, 1, 2, 2, 3]] {
+    for payload in
+        [&[0x02, 3, 9, 0, 0, 0, 9][..], &[0x02, 3, 9, 0, 0, 1, 2, 5, 0], &[0x02, 3, 9, 0, 0, 1, 2, 2, 3]]
+    {
         assert!(read(payload).is_ok());
     }
 }
@@ -427,7 +432,10 @@ fn errors_read_as_sentences() {
     let message = |payload: &[u8]| std::string::ToString::to_string(&read(payload).unwrap_err());
     assert_eq!(message(&[0x0a, 4]), "STREAM frame: the packet ends within its offset");
     assert_eq!(message(&[0x22, 3, 0, 9]), "LINK_STATUS frame: status is 9, allowed is 2 at most");
-    assert_eq!(message(&[0x02, 3, 9, 0, 0, 10]), "ACK frame: first range 10 reaches below packet number 0");
+    assert_eq!(
+        message(&[0x02, 3, 9, 0, 0, 0, 10]),
+        "ACK frame: first range 10 reaches below packet number 0"
+    );
 }
 
 // ---- The packet buffer ----
@@ -449,7 +457,7 @@ fn data_is_neither_copied_nor_kept() {
 fn an_announced_frame_comes_before_any_other() {
     let mut packet = packet(1200);
     assert!(packet.push_stream_header(ID, 0, 2, false));
-    assert!(!packet.push_ping() && !packet.push_padding(1) && !packet.push_ack(LINK, 0, &set(&[0..1])));
+    assert!(!packet.push_ping() && !packet.push_padding(1) && !packet.push_ack(LINK, 0, 0, &set(&[0..1])));
     assert!(!packet.push_stream_header(ID, 2, 1, false));
     assert!(packet.push_data(Bytes::from_static(b"hi")));
     assert!(packet.push_ping());
@@ -459,8 +467,8 @@ fn an_announced_frame_comes_before_any_other() {
 #[test]
 fn an_ack_alone_elicits_none() {
     let mut packet = packet(64);
-    assert!(!packet.push_ack(LINK, 0, &RangeSet::new()), "nothing to acknowledge");
-    assert!(packet.push_ack(LINK, 0, &set(&[0..3])));
+    assert!(!packet.push_ack(LINK, 0, 0, &RangeSet::new()), "nothing to acknowledge");
+    assert!(packet.push_ack(LINK, 0, 0, &set(&[0..3])));
     assert!(packet.push_padding(2));
     assert!(!packet.is_ack_eliciting() && !packet.is_empty());
     assert!(packet.push_ping());
@@ -497,5 +505,7 @@ fn control_frames_fit_the_smallest_packet() {
         cap_bytes_per_second: Some(u64::MAX),
     };
     fits(&|p| p.push_link_status(LinkId(LINK_ID_MAX), VARINT_MAX, &policy));
-    fits(&|p| p.push_ack(LinkId(LINK_ID_MAX), VARINT_MAX, &set(&[0..1, VARINT_MAX - 1..VARINT_MAX])));
+    fits(&|p| {
+        p.push_ack(LinkId(LINK_ID_MAX), VARINT_MAX, VARINT_MAX, &set(&[0..1, VARINT_MAX - 1..VARINT_MAX]))
+    });
 }

@@ -132,7 +132,9 @@ impl End {
         if count == 0 {
             return;
         }
-        if let Frame::Stream { link, sent, moved: moved @ false, .. } = &mut self.under_way[random.below(count)] {
+        if let Frame::Stream { link, sent, moved: moved @ false, .. } =
+            &mut self.under_way[random.below(count)]
+        {
             *moved = true;
             self.streams.on_lost(*link, sent);
         }
