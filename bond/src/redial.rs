@@ -115,7 +115,15 @@ impl fmt::Debug for DialerHandle {
 impl Status {
     fn report(&self, link: Option<LinkId>, fault: Option<DialError>) {
         if let Some(fault) = &fault {
-            tracing::debug!(target: "bondwire", "{fault}");
+            let text = fault.to_string();
+            let is_new = self.now.borrow().fault.as_ref().is_none_or(|known| known.to_string() != text);
+            let is_refusal = matches!(fault, DialError::AddLink(error) if error.is_refusal());
+            // While other links work nobody else says that this one may not.
+            if is_new && is_refusal && self.shared.look(|state| state.connection.has_usable_link()) {
+                tracing::warn!(target: "bondwire", "{fault}; trying again from time to time");
+            } else {
+                tracing::debug!(target: "bondwire", "{fault}");
+            }
         }
         self.now.send_replace(DialerState { link, fault });
     }

@@ -141,7 +141,6 @@ fn ends_in_the_same_role_are_told_what_to_do() {
     let token = line.last().unwrap();
     let ended = client.run(&["listen", "tcp:127.0.0.1:0", &format!("--pair={token}")]).assert_code(2);
     assert!(ended.error_line().contains("use it at the other end, with connect"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains(&token[20..40]) || ended.stderr.contains("--pair"), "{}", ended.stderr);
     // Both connect: nobody listens any more.
     drop(listening);
     let ended = client.run(&[refs(&line), vec!["--timeout", "1"]].concat()).assert_code(4);

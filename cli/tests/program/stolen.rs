@@ -212,6 +212,8 @@ fn it_comes_in_only_by_its_links_and_tests_no_speed() {
     both.wait_for("connected to ");
     let added = theft.thief.run(&["link", "add", &theft.other_link]);
     added.assert_code(0);
+    // The log says it, too: nobody may be looking at the status.
+    both.wait_for("permit-links");
     let status = crate::control::wait_for(&theft.thief, |status| {
         let links = status["bonds"][0]["links"].as_array().unwrap();
         links.iter().any(|link| link["why"].as_str().is_some_and(|why| why.contains("permit-links")))
