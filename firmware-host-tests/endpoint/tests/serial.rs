@@ -7,34 +7,15 @@ mod support;
 use std::time::Duration;
 
 use bondwire::link::{Dialer, PacketLink};
-use bondwire::{Bond, BondConfig, Identity, ListenConfig, Listener};
 use bondwire_firmware::End;
 use bondwire_line::Noise;
-use bondwire_serial::{SerialAcceptor, SerialDialer};
-use support::cable::Cable;
+use bondwire_serial::SerialDialer;
+use support::cable::{Cable, bonded};
 use support::device::Device;
 use support::tty::Tty;
 use support::{echo_test, transfer};
 
 const BAUD: u32 = 3_000_000;
-
-/// Two hosts, each at one port of a device.
-struct Hosts {
-    near: Bond,
-    far: Bond,
-    _listener: Listener,
-}
-
-async fn bonded(a: &Cable, b: &Cable) -> Hosts {
-    let (here, there) = (Identity::generate().unwrap(), Identity::generate().unwrap());
-    let listener = Listener::new(&there, ListenConfig::allow([here.public_key()])).unwrap();
-    let options = format!(",baud={BAUD}");
-    listener.add_acceptor(SerialAcceptor::bind(&b.address(&options)).await.unwrap());
-    let near = Bond::connect(&here, there.public_key(), BondConfig::default()).unwrap();
-    near.add_dialer(SerialDialer::new(a.address(&options)));
-    let far = tokio::time::timeout(support::PATIENCE, listener.accept()).await.unwrap();
-    Hosts { near, far, _listener: listener }
-}
 
 fn device_at(cable: &Cable, baud: u32) -> Tty {
     Tty::open(&cable.device(), baud).unwrap()
@@ -54,7 +35,7 @@ async fn an_echo_answers_at_its_fixed_rate_to_a_host_that_would_climb() {
 async fn two_hosts_bond_through_a_device_with_two_uarts() {
     let (a, b) = (Cable::new(), Cable::new());
     let device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b).await;
+    let hosts = bonded(&a, &b, BAUD).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {}).await;
     transfer(&hosts.far, &hosts.near, 400_000, async || {}).await;
     assert_eq!(device.stop().dropped, 0);
@@ -65,7 +46,7 @@ async fn two_hosts_bond_through_a_device_with_two_uarts() {
 async fn a_bond_survives_a_pulled_cable_on_either_side_of_the_device() {
     let (a, b) = (Cable::new(), Cable::new());
     let device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b).await;
+    let hosts = bonded(&a, &b, BAUD).await;
     for cable in [&a, &b] {
         transfer(&hosts.near, &hosts.far, 400_000, async || {
             cable.pull();
@@ -85,7 +66,7 @@ async fn a_bond_survives_a_device_that_restarts() {
     let (a, b) = (Cable::new(), Cable::new());
     let start = || Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
     let device = std::cell::Cell::new(Some(start()));
-    let hosts = bonded(&a, &b).await;
+    let hosts = bonded(&a, &b, BAUD).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {
         drop(device.take());
         device.set(Some(start()));
@@ -98,7 +79,7 @@ async fn a_bond_survives_a_device_that_restarts() {
 async fn noise_on_both_lines_loses_nothing() {
     let (a, b) = (Cable::new(), Cable::new());
     let _device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b).await;
+    let hosts = bonded(&a, &b, BAUD).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {
         for cable in [&a, &b] {
             cable.line.set_noise(Noise { bit_flip: 1e-5, byte_drop: 1e-5, ..Noise::NONE });

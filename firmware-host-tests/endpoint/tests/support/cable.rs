@@ -3,8 +3,11 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use bondwire::{Bond, BondConfig, Identity, ListenConfig, Listener};
 use bondwire_line::{End, Noise, PtyLine};
-use bondwire_serial::SerialAddress;
+use bondwire_serial::{SerialAcceptor, SerialAddress, SerialDialer};
+
+use super::PATIENCE;
 
 /// The host is at end A, the device at end B.
 pub(crate) struct Cable {
@@ -45,4 +48,23 @@ impl Cable {
         let path = self.line.plug_in(End::A).unwrap();
         self.name(&path);
     }
+}
+
+/// Two hosts with a bond, each at one cable.
+pub(crate) struct Hosts {
+    pub(crate) near: Bond,
+    pub(crate) far: Bond,
+    _listener: Listener,
+}
+
+/// Bonds a host at `a`, which connects, with one at `b`, which listens.
+pub(crate) async fn bonded(a: &Cable, b: &Cable, baud: u32) -> Hosts {
+    let (here, there) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let listener = Listener::new(&there, ListenConfig::allow([here.public_key()])).unwrap();
+    let options = format!(",baud={baud}");
+    listener.add_acceptor(SerialAcceptor::bind(&b.address(&options)).await.unwrap());
+    let near = Bond::connect(&here, there.public_key(), BondConfig::default()).unwrap();
+    near.add_dialer(SerialDialer::new(a.address(&options)));
+    let far = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap();
+    Hosts { near, far, _listener: listener }
 }

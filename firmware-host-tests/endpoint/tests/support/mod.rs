@@ -3,6 +3,7 @@
 
 pub(crate) mod cable;
 pub(crate) mod device;
+pub(crate) mod qemu;
 pub(crate) mod tty;
 pub(crate) mod usb;
 
