@@ -3,12 +3,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chores;
+#[cfg(target_os = "linux")]
+mod firmware;
 mod portable;
 mod sim;
 mod steps;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod toolchain;
 #[cfg(target_os = "linux")]
 mod vm;
 
@@ -31,6 +34,9 @@ enum Xtask {
     /// Run tests in a virtual machine with USB cables and udev (Debian and its relatives)
     #[cfg(target_os = "linux")]
     Vm(vm::Vm),
+    /// Build images for microcontrollers, and run one of them in QEMU against the real serial links
+    #[cfg(target_os = "linux")]
+    Firmware(firmware::Firmware),
     #[command(flatten)]
     Chore(Chore),
 }
@@ -57,6 +63,8 @@ fn main() -> Result<ExitCode> {
         Xtask::Sim(sim) => sim.run(&shell),
         #[cfg(target_os = "linux")]
         Xtask::Vm(vm) => vm.run(),
+        #[cfg(target_os = "linux")]
+        Xtask::Firmware(firmware) => firmware.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }

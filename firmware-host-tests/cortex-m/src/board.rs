@@ -111,12 +111,30 @@ struct Place {
     pins: u32,
 }
 
-const UART0: Place =
-    Place { base: 0x4000_c000, interrupt: 5, clock: 1 << 0, pins_clock: 1 << 0, pins_base: 0x4000_4000, pins: 0b0011 };
-const UART1: Place =
-    Place { base: 0x4000_d000, interrupt: 6, clock: 1 << 1, pins_clock: 1 << 3, pins_base: 0x4000_7000, pins: 0b1100 };
-const UART2: Place =
-    Place { base: 0x4000_e000, interrupt: 33, clock: 1 << 2, pins_clock: 1 << 6, pins_base: 0x4002_6000, pins: 0b0011 };
+const UART0: Place = Place {
+    base: 0x4000_c000,
+    interrupt: 5,
+    clock: 1 << 0,
+    pins_clock: 1 << 0,
+    pins_base: 0x4000_4000,
+    pins: 0b0011,
+};
+const UART1: Place = Place {
+    base: 0x4000_d000,
+    interrupt: 6,
+    clock: 1 << 1,
+    pins_clock: 1 << 3,
+    pins_base: 0x4000_7000,
+    pins: 0b1100,
+};
+const UART2: Place = Place {
+    base: 0x4000_e000,
+    interrupt: 33,
+    clock: 1 << 2,
+    pins_clock: 1 << 6,
+    pins_base: 0x4002_6000,
+    pins: 0b0011,
+};
 
 /// Registers of a UART ("Universal Asynchronous Receivers/Transmitters", an ARM PL011).
 mod uart {
