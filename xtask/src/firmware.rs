@@ -81,6 +81,7 @@ fn build_example(shell: &Shell) -> Result<PathBuf> {
 
 /// Compiles and links a package for a microcontroller; where its programs are.
 fn build(shell: &Shell, manifest: &str, triple: &str) -> Result<PathBuf> {
+    cmd!(shell, "cargo fmt --check --manifest-path {manifest}").quiet().run()?;
     let target = target_folder().join("firmware");
     toolchain(shell, triple)?
         .cargo(shell, "build", triple, "core")?
@@ -107,9 +108,12 @@ fn run_tests(shell: &Shell, filter: Option<&str>) -> Result<Verdict> {
     let images = target_folder().join("firmware").join(IMAGE_TARGET).join("release");
     let _images = shell.push_env(IMAGES, images);
     let filter = filter.into_iter();
-    cmd!(shell, "cargo test --quiet --profile {PROFILE} --package bondwire-firmware --test cortex_m -- {filter...}")
-        .quiet()
-        .run()?;
+    cmd!(
+        shell,
+        "cargo test --quiet --profile {PROFILE} --package bondwire-firmware --test cortex_m -- {filter...}"
+    )
+    .quiet()
+    .run()?;
     Verdict::good("a Cortex-M bonds two hosts")
 }
 

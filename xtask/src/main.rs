@@ -27,7 +27,7 @@ use xshell::Shell;
 enum Xtask {
     /// Everything that must be green before a change goes in
     Test(test::Test),
-    /// Compile for Windows and macOS, and engine and frame layer for a microcontroller, where their standard libraries can be had
+    /// Compile for Windows and macOS, and engine and device side for a microcontroller, where their standard libraries can be had
     Portable(portable::Portable),
     /// Run the engine in the simulator: many seeds, or one again
     Sim(sim::Sim),

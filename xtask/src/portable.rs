@@ -1,4 +1,4 @@
-//! `cargo xtask portable`: do the library and the program compile for other systems, and engine and frame layer for none?
+//! `cargo xtask portable`: do the library and the program compile for other systems, and engine and device side for none?
 
 use std::process::ExitCode;
 

@@ -54,7 +54,7 @@ fn exchange<F: Framing>(now: Instant, port: &mut Port<'_, F>, host: &mut Host) {
         while !port.outgoing().is_empty() {
             let piece = &port.outgoing()[..port.outgoing().len().min(host.piece_bytes())];
             let bytes = piece.len();
-            host.receive(now, &piece.to_vec());
+            host.receive(now, piece);
             port.sent(bytes);
             moved = true;
         }
@@ -406,7 +406,7 @@ fn a_frame_longer_than_agreed_is_not_taken() {
             // Skipped, and the next one is good.
             (Medium::Line, _) => assert_eq!((waiting, end, bad), (1, None, 1)),
             (Medium::Usb, _) => {
-                assert_eq!((waiting, end, bad), (0, None, 1), "both were in the one transfer")
+                assert_eq!((waiting, end, bad), (0, None, 1), "both were in the one transfer");
             }
         }
     }

@@ -10,7 +10,7 @@ use bondwire_serial::SerialAcceptor;
 use support::cable::Cable;
 use support::device::Device;
 use support::tty::Tty;
-use support::usb::UsbCable;
+use support::usb::{USB_PACKET_BYTES, UsbCable};
 use support::{PATIENCE, echo_test, transfer};
 
 const BAUD: u32 = 3_000_000;
@@ -18,7 +18,7 @@ const BAUD: u32 = 3_000_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_echo_answers_over_usb() {
     let cable = UsbCable::default();
-    let device = Device::usb_echo(cable.device());
+    let device = Device::usb_echo(cable.device(), USB_PACKET_BYTES);
     // Links one after another: each is a new session.
     for _ in 0..3 {
         let link = cable.dialer().dial().await.unwrap();
@@ -33,7 +33,7 @@ async fn an_echo_answers_over_usb() {
 async fn a_host_on_usb_bonds_with_one_at_a_uart() {
     let (usb, line) = (UsbCable::default(), Cable::new());
     let uart = Tty::open(&line.device(), BAUD).unwrap();
-    let device = Device::usb_line_bridge(usb.device(), uart, BAUD);
+    let device = Device::usb_line_bridge(usb.device(), USB_PACKET_BYTES, uart, BAUD);
     let (here, there) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let listener = Listener::new(&there, ListenConfig::allow([here.public_key()])).unwrap();
     let address = line.address(&format!(",baud={BAUD}"));

@@ -16,7 +16,8 @@ use embedded_io::{Read, ReadReady, Write, WriteReady};
 const MTU_BYTES: u16 = 631;
 const BUFFER_BYTES: usize = 8 << 10;
 const TRANSFER_BYTES: usize = 2048;
-pub(crate) const USB_PACKET_BYTES: usize = 64;
+/// Longest packet of USB that there is here: high speed.
+const PACKET_MAX_BYTES: usize = 512;
 /// Sleep of a device that has nothing to do: well below the time of a frame.
 const NAP: Duration = Duration::from_micros(200);
 
@@ -51,8 +52,8 @@ impl Device {
     }
 
     /// Echoes on USB.
-    pub(crate) fn usb_echo(hardware: impl Hardware) -> Self {
-        Self::start(move |stopped| echo(usb_port(), hardware, stopped))
+    pub(crate) fn usb_echo(hardware: impl Hardware, packet_bytes: usize) -> Self {
+        Self::start(move |stopped| echo(usb_port(packet_bytes), hardware, stopped))
     }
 
     /// A cable between two UARTs.
@@ -63,8 +64,15 @@ impl Device {
     }
 
     /// A cable between USB and a UART.
-    pub(crate) fn usb_line_bridge(usb: impl Hardware, line: impl Hardware, baud: u32) -> Self {
-        Self::start(move |stopped| bridge(usb_port(), line_port(Roles::Either, baud), usb, line, stopped))
+    pub(crate) fn usb_line_bridge(
+        usb: impl Hardware,
+        packet_bytes: usize,
+        line: impl Hardware,
+        baud: u32,
+    ) -> Self {
+        Self::start(move |stopped| {
+            bridge(usb_port(packet_bytes), line_port(Roles::Either, baud), usb, line, stopped)
+        })
     }
 
     pub(crate) fn stop(mut self) -> Seen {
@@ -91,8 +99,8 @@ fn line_port(roles: Roles, baud: u32) -> Port<'static, Line<'static>> {
     port(Line::new(frame, outgoing, baud), roles)
 }
 
-fn usb_port() -> Port<'static, Transfers<'static>> {
-    let transfers = Transfers::new(leaked(TRANSFER_BYTES), leaked(TRANSFER_BYTES), USB_PACKET_BYTES);
+fn usb_port(packet_bytes: usize) -> Port<'static, Transfers<'static>> {
+    let transfers = Transfers::new(leaked(TRANSFER_BYTES), leaked(TRANSFER_BYTES), packet_bytes);
     port(transfers, Roles::HostDials)
 }
 
@@ -102,7 +110,7 @@ fn port<F: Framing>(framing: F, roles: Roles) -> Port<'static, F> {
 }
 
 fn echo<F: Framing>(port: Port<'static, F>, mut hardware: impl Hardware, stopped: &AtomicBool) -> Seen {
-    let (clock, mut echo, mut chunk) = (Clock::start(), Echo::new(port), [0; USB_PACKET_BYTES]);
+    let (clock, mut echo, mut chunk) = (Clock::start(), Echo::new(port), [0; PACKET_MAX_BYTES]);
     while !stopped.load(Ordering::Relaxed) {
         let now = clock.now();
         let has_moved = exchange(&mut echo.port, now, &mut hardware, &mut chunk).unwrap();
@@ -121,7 +129,7 @@ fn bridge<A: Framing, B: Framing>(
     mut hardware_b: impl Hardware,
     stopped: &AtomicBool,
 ) -> Seen {
-    let (clock, mut bridge, mut chunk) = (Clock::start(), Bridge::new(a, b), [0; USB_PACKET_BYTES]);
+    let (clock, mut bridge, mut chunk) = (Clock::start(), Bridge::new(a, b), [0; PACKET_MAX_BYTES]);
     while !stopped.load(Ordering::Relaxed) {
         let now = clock.now();
         let moved_a = exchange(&mut bridge.a, now, &mut hardware_a, &mut chunk).unwrap();

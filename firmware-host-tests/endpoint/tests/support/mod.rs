@@ -3,6 +3,8 @@
 
 pub(crate) mod cable;
 pub(crate) mod device;
+#[cfg(target_os = "linux")]
+pub(crate) mod functionfs;
 pub(crate) mod qemu;
 pub(crate) mod tty;
 pub(crate) mod usb;

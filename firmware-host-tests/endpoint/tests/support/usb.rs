@@ -11,8 +11,8 @@ use bondwire_usb::transfers::{Inlet, Outlet};
 use bondwire_usb::{Role, UsbLink};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 
-use super::device::USB_PACKET_BYTES;
-
+/// Packets of bulk endpoints at full speed.
+pub(crate) const USB_PACKET_BYTES: usize = 64;
 /// Transfers of a host that can be under way, each way.
 const DEPTH: usize = 4;
 /// Length of the host's reads.
