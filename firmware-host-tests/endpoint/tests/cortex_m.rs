@@ -52,7 +52,7 @@ async fn two_hosts_bond_through_the_microcontroller() {
     let wires = [a.device(), b.device()];
     let machine =
         Machine::start(&images.join("cable"), [Wire::Terminal(&wires[0]), Wire::Terminal(&wires[1])]);
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, "").await;
     transfer(&hosts.near, &hosts.far, 60_000, async || {
         for cable in [&a, &b] {
             cable.line.set_noise(Noise { bit_flip: 1e-5, byte_drop: 1e-5, ..Noise::NONE });
@@ -72,7 +72,7 @@ async fn a_bond_survives_its_cable_and_its_microcontroller() {
     let start =
         || Machine::start(&images.join("cable"), [Wire::Terminal(&wires[0]), Wire::Terminal(&wires[1])]);
     let machine = Cell::new(Some(start()));
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, "").await;
     transfer(&hosts.near, &hosts.far, 40_000, async || {
         a.pull();
         a.plug_in();

@@ -16,6 +16,7 @@ use support::tty::Tty;
 use support::{echo_test, transfer};
 
 const BAUD: u32 = 3_000_000;
+const FAST: &str = ",baud=3000000";
 
 fn device_at(cable: &Cable, baud: u32) -> Tty {
     Tty::open(&cable.device(), baud).unwrap()
@@ -35,9 +36,19 @@ async fn an_echo_answers_at_its_fixed_rate_to_a_host_that_would_climb() {
 async fn two_hosts_bond_through_a_device_with_two_uarts() {
     let (a, b) = (Cable::new(), Cable::new());
     let device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, FAST).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {}).await;
     transfer(&hosts.far, &hosts.near, 400_000, async || {}).await;
+    assert_eq!(device.stop().dropped, 0);
+}
+
+/// Hosts without options begin at 115 200 baud and would climb. Neither end waits for a device that does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hosts_that_would_climb_bond_at_the_rate_of_the_device() {
+    let (a, b) = (Cable::new(), Cable::new());
+    let device = Device::line_bridge(device_at(&a, 115_200), device_at(&b, 115_200), 115_200);
+    let hosts = bonded(&a, &b, "").await;
+    transfer(&hosts.near, &hosts.far, 20_000, async || {}).await;
     assert_eq!(device.stop().dropped, 0);
 }
 
@@ -46,7 +57,7 @@ async fn two_hosts_bond_through_a_device_with_two_uarts() {
 async fn a_bond_survives_a_pulled_cable_on_either_side_of_the_device() {
     let (a, b) = (Cable::new(), Cable::new());
     let device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, FAST).await;
     for cable in [&a, &b] {
         transfer(&hosts.near, &hosts.far, 400_000, async || {
             cable.pull();
@@ -66,7 +77,7 @@ async fn a_bond_survives_a_device_that_restarts() {
     let (a, b) = (Cable::new(), Cable::new());
     let start = || Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
     let device = std::cell::Cell::new(Some(start()));
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, FAST).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {
         drop(device.take());
         device.set(Some(start()));
@@ -79,7 +90,7 @@ async fn a_bond_survives_a_device_that_restarts() {
 async fn noise_on_both_lines_loses_nothing() {
     let (a, b) = (Cable::new(), Cable::new());
     let _device = Device::line_bridge(device_at(&a, BAUD), device_at(&b, BAUD), BAUD);
-    let hosts = bonded(&a, &b, BAUD).await;
+    let hosts = bonded(&a, &b, FAST).await;
     transfer(&hosts.near, &hosts.far, 400_000, async || {
         for cable in [&a, &b] {
             cable.line.set_noise(Noise { bit_flip: 1e-5, byte_drop: 1e-5, ..Noise::NONE });

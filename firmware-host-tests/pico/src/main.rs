@@ -33,7 +33,7 @@ const BAUD: u32 = 115_200;
 const MTU_BYTES: u16 = 631;
 /// Packets of so many bytes may wait in each direction.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Longest transfer each way: three of the longest packets, which are 2 % shorter than 32 USB packets.
+/// Longest transfer each way: three of the longest packets fit.
 const TRANSFER_BYTES: usize = 2048;
 const FLASH_BYTES: usize = 2 << 20;
 

@@ -57,14 +57,14 @@ pub(crate) struct Hosts {
     _listener: Listener,
 }
 
-/// Bonds a host at `a`, which connects, with one at `b`, which listens.
-pub(crate) async fn bonded(a: &Cable, b: &Cable, baud: u32) -> Hosts {
+/// Bonds a host at `a`, which connects, with one at `b`, which listens; both have these options of
+/// serial ports.
+pub(crate) async fn bonded(a: &Cable, b: &Cable, options: &str) -> Hosts {
     let (here, there) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let listener = Listener::new(&there, ListenConfig::allow([here.public_key()])).unwrap();
-    let options = format!(",baud={baud}");
-    listener.add_acceptor(SerialAcceptor::bind(&b.address(&options)).await.unwrap());
+    listener.add_acceptor(SerialAcceptor::bind(&b.address(options)).await.unwrap());
     let near = Bond::connect(&here, there.public_key(), BondConfig::default()).unwrap();
-    near.add_dialer(SerialDialer::new(a.address(&options)));
+    near.add_dialer(SerialDialer::new(a.address(options)));
     let far = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap();
     Hosts { near, far, _listener: listener }
 }
