@@ -466,6 +466,21 @@ fn a_loop_plug_is_no_flood() {
     assert!(bytes < 10 * 10 * 50, "{bytes} bytes in ten seconds");
 }
 
+/// Whatever is due, the device may sleep while its hardware takes nothing.
+#[test]
+fn hardware_that_is_stuck_keeps_nothing_awake() {
+    let mut port = line_port(Roles::DeviceDials, 1);
+    let mut now = Instant::ZERO;
+    for _ in 0..1000 {
+        port.step(now);
+        now = now + Duration::from_millis(50);
+    }
+    port.step(now);
+    let full = port.outgoing().len();
+    assert!(full > line_outgoing_bytes(MTU_BYTES) - 50, "only {full} bytes wait");
+    assert!(port.poll_timeout(now).is_some_and(|at| at > now));
+}
+
 #[test]
 fn too_little_memory_is_refused() {
     let config = PortConfig { roles: Roles::HostDials, mtu_bytes: MTU_BYTES, seed: 1 };
