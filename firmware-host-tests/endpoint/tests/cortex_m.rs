@@ -28,7 +28,11 @@ async fn an_echo_answers_hello_and_packets() {
         let link = dialer.dial().await.unwrap();
         assert_eq!(link.describe().mtu_bytes, 631);
         echo_test(link, 200).await;
-        machine.expect("port A: the peer closed the link");
+    }
+    // Each but the last has ended: with a word of the host, or without one, if QEMU saw the terminal closed before it had read
+    // that.
+    for _ in 0..2 {
+        machine.expect("port A: ");
     }
     machine.assert_well();
 }
