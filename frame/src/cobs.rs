@@ -143,6 +143,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Decoder<B> {
         None
     }
 
+    /// Longest frame that its memory is enough for, in bytes.
+    pub fn frame_max_bytes(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
     /// Times that the decoder lost its place, and found it again at the next zero.
     pub fn resyncs(&self) -> u64 {
         self.resyncs

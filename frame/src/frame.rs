@@ -20,6 +20,13 @@ pub trait FrameSink {
     fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom>;
 }
 
+/// So that who has a `&mut dyn FrameSink`, whichever medium it is of, can hand it to a session.
+impl<S: FrameSink + ?Sized> FrameSink for &mut S {
+    fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom> {
+        (**self).put(parts)
+    }
+}
+
 /// Writes a frame, checksummed from `seed` on.
 pub(crate) fn write(
     seed: Crc32c,

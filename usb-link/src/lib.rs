@@ -13,11 +13,13 @@ pub mod host;
 pub mod limits;
 mod link;
 mod speed;
-mod transfers;
+pub mod transfers;
 
 pub use hint::Hint;
 pub use link::{UsbLink, UsbReader, UsbWriter};
 pub use speed::Speed;
+// Of `UsbLink::open`.
+pub use bondwire_frame::Role;
 
 /// Class, subclass and protocol of the interface of this protocol: "vendor specific", and numbers of our own in it.
 pub const INTERFACE_CLASS: [u8; 3] = [0xff, 0x01, 0x02];

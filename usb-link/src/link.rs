@@ -36,12 +36,9 @@ pub struct UsbLink {
 impl UsbLink {
     /// Opens a session over these endpoints and waits until the other end has answered. A dialer gives up by itself, an
     /// acceptor waits as long as it takes. Cancel safe: what is dropped half way leaves nothing behind.
-    pub(crate) async fn open(
-        name: String,
-        role: Role,
-        inlet: impl Inlet,
-        outlet: impl Outlet,
-    ) -> io::Result<Self> {
+    ///
+    /// Fails with what the frame layer says of the other end, or with the endpoints' error. Needs a tokio runtime.
+    pub async fn open(name: String, role: Role, inlet: impl Inlet, outlet: impl Outlet) -> io::Result<Self> {
         let speed = Speed::of_packets(outlet.packet_bytes());
         let shape = speed.shape();
         let config = Config {

@@ -1,10 +1,11 @@
-//! What a link needs of a pair of bulk endpoints, whatever is behind them.
+//! What a link needs of a pair of bulk endpoints, whatever is behind them: [`UsbLink::open`](crate::UsbLink::open) makes a link of
+//! any. This crate has them through nusb and FunctionFS; others can be added, as for a system's own USB library.
 
 use std::io;
 use std::task::{Context, Poll};
 
 /// Sends transfers.
-pub(crate) trait Outlet: Send + 'static {
+pub trait Outlet: Send + 'static {
     /// Packet size of the endpoint, in bytes.
     fn packet_bytes(&self) -> usize;
 
@@ -26,7 +27,7 @@ pub(crate) trait Outlet: Send + 'static {
 }
 
 /// Receives transfers. All its reads are under way from the beginning.
-pub(crate) trait Inlet: Send + 'static {
+pub trait Inlet: Send + 'static {
     /// Length of its reads, in bytes.
     fn read_bytes(&self) -> usize;
 

@@ -3,12 +3,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chores;
+#[cfg(target_os = "linux")]
+mod firmware;
 mod portable;
 mod sim;
 mod steps;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod toolchain;
 #[cfg(target_os = "linux")]
 mod vm;
 
@@ -24,13 +27,16 @@ use xshell::Shell;
 enum Xtask {
     /// Everything that must be green before a change goes in
     Test(test::Test),
-    /// Compile for Windows and macOS, and engine and frame layer for a microcontroller, where their standard libraries can be had
+    /// Compile for Windows and macOS, and engine and device side for a microcontroller, where their standard libraries can be had
     Portable(portable::Portable),
     /// Run the engine in the simulator: many seeds, or one again
     Sim(sim::Sim),
     /// Run tests in a virtual machine with USB cables and udev (Debian and its relatives)
     #[cfg(target_os = "linux")]
     Vm(vm::Vm),
+    /// Build images for microcontrollers, and run one of them in QEMU against the real serial links
+    #[cfg(target_os = "linux")]
+    Firmware(firmware::Firmware),
     #[command(flatten)]
     Chore(Chore),
 }
@@ -57,6 +63,8 @@ fn main() -> Result<ExitCode> {
         Xtask::Sim(sim) => sim.run(&shell),
         #[cfg(target_os = "linux")]
         Xtask::Vm(vm) => vm.run(),
+        #[cfg(target_os = "linux")]
+        Xtask::Firmware(firmware) => firmware.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }

@@ -67,6 +67,7 @@ impl Test {
         });
         steps.step("end to end", || self.end_to_end(shell, root_tests));
         steps.step("virtual machine", || self.virtual_machine(root_tests));
+        steps.step("microcontroller", || self.microcontroller(shell, root_tests));
         // Last, so that the runner's own summary closes the output.
         let _require = root_tests.then(|| shell.push_env(REQUIRE_ROOT_TESTS, "1"));
         println!("\n== tests{}", if root_tests { "" } else { " (those that need root pass unrun)" });
@@ -100,6 +101,16 @@ impl Test {
         #[cfg(target_os = "linux")]
         if !self.quick {
             return crate::vm::step(required);
+        }
+        Ok(Verdict::Skipped("needs Linux, and more time than --quick has".to_owned()))
+    }
+
+    /// The device side as an image, against serial links.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables, clippy::unused_self))]
+    fn microcontroller(&self, shell: &Shell, required: bool) -> Result<Verdict> {
+        #[cfg(target_os = "linux")]
+        if !self.quick {
+            return crate::firmware::step(shell, required);
         }
         Ok(Verdict::Skipped("needs Linux, and more time than --quick has".to_owned()))
     }
