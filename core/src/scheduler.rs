@@ -96,7 +96,9 @@ pub(crate) fn decide(candidates: &[Candidate], me: &Candidate, backlog: u64) -> 
     let at_latest = mine + mine / MARGIN_SHARE;
     let mut skip = 0_u64;
     let (mut soonest, mut late_in, mut rates) = (Duration::MAX, Duration::MAX, 0_u64);
-    for other in candidates.iter().filter(|c| c.id != me.id && c.is_before(me, length)) {
+    // Who is before whom is asked for one length. Were it each link's own, all could take another for the first, and wait.
+    let common = candidates.iter().map(|c| c.packet).min().unwrap_or(length).min(length);
+    for other in candidates.iter().filter(|c| c.id != me.id && c.is_before(me, common)) {
         let starts = other.arrival(0);
         skip = skip.saturating_add(bytes_in(other.rate, at_latest.saturating_sub(starts)));
         soonest = soonest.min(other.arrival(length));
@@ -221,6 +223,16 @@ mod tests {
             panic!("it waits")
         };
         assert!(think_again < Some(MS * 30), "{think_again:?}");
+    }
+
+    #[test]
+    fn links_with_packets_of_their_own_length_do_not_wait_for_each_other() {
+        // For 512 bytes the near one is the first, for 675 the fast one.
+        let fast = Candidate { half_rtt: MS * 549 / 1000, packet: 512, ..link(5, 216_954_936, 0) };
+        let near = Candidate { half_rtt: MS * 69 / 1000, packet: 2544, ..link(9, 1_272_497, 0) };
+        let links = [fast, near];
+        let takes = |me| matches!(decide(&links, me, 675), Decision::Take { .. });
+        assert!(takes(&links[0]) || takes(&links[1]));
     }
 
     #[test]

@@ -166,8 +166,10 @@ impl Link {
             return None;
         }
         let joining = (self.state == LinkState::Joining).then(|| self.joining_deadline());
+        // A link that is busy asks for packets as soon as its medium takes one, and acknowledges with any of them.
+        let ack = self.acks.deadline().filter(|_| self.idle_since_epoch.is_some());
         let all = [
-            (self.acks.deadline(), TimerReason::Ack(id)),
+            (ack, TimerReason::Ack(id)),
             (self.probe_deadline(), TimerReason::Probe(id)),
             (self.silence_deadline(), TimerReason::Silence(id)),
             (self.keep_alive_deadline(keep_alive), TimerReason::KeepAlive(id)),
