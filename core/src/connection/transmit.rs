@@ -44,7 +44,12 @@ impl Connection {
         if self.links[index].state() == LinkState::Closed {
             return self.build_farewell(now, index, packet);
         }
-        self.links[index].comes_for_data = false;
+        let link = &mut self.links[index];
+        link.comes_for_data = false;
+        if link.idle_since_epoch.is_none() {
+            // A busy link has no timer for this.
+            link.acks.on_timeout(now);
+        }
         if core::mem::take(&mut self.unlooked_bytes) > 0 {
             self.epoch += 1;
         }
