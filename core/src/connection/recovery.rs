@@ -154,9 +154,10 @@ impl Connection {
         bytes
     }
 
-    /// Whether a link other than `from` carries data.
+    /// Whether a link other than `from` carries data now; one in reserve does not while `from` is active.
     fn has_other_link(&self, from: LinkId) -> bool {
-        let carries = |link: &Link| link.state() == LinkState::Active && link.rank().is_some();
+        let Some(rank) = self.rank_in_use() else { return false };
+        let carries = |link: &Link| link.state() == LinkState::Active && link.rank() == Some(rank);
         self.links.iter().any(|link| link.id != from && carries(link))
     }
 

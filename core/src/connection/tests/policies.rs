@@ -41,6 +41,19 @@ fn a_backup_link_carries_only_when_the_active_one_fails() {
 }
 
 #[test]
+fn what_a_late_link_holds_is_not_sent_again_while_the_other_is_in_reserve() {
+    let (mut world, mut transfer) = two_links(Policy::Backup);
+    transfer.run(&mut world, MS * 1000);
+    for _ in 0..20 {
+        world.pause(0, MS * 45);
+        transfer.run(&mut world, MS * 200);
+    }
+    let late = world.ends[0].link(world.now, LinkId(0)).unwrap();
+    assert_eq!((late.state, late.stats.suspects), (LinkState::Active, 0));
+    assert_eq!(late.stats.reinjected_bytes, 0, "nobody else could have carried it");
+}
+
+#[test]
 fn tiers_are_used_in_their_order() {
     let (mut world, mut transfer) = two_links(LinkPolicy { tier: 1, ..LinkPolicy::default() });
     world.add_link(2, 6_250_000, 10);
