@@ -36,7 +36,7 @@ pub(super) struct Plan {
     pub(super) redundant: bool,
     /// Bulk data from this many unsent bytes behind the first.
     pub(super) bulk: Option<u64>,
-    /// There is bulk data, but faster links will have sent it all.
+    /// There is data, but other links are to send it: look again then, should they not have.
     pub(super) think_again: Option<Duration>,
 }
 
@@ -83,13 +83,17 @@ impl Connection {
             } else if self.streams.has_work(Class::Bulk) {
                 plan.think_again = self.interactive_time_left(now);
             }
-            if !anywhere && self.has_control(field) {
-                // The link it is left to may take no packet, and be the best no longer.
-                let wait = scheduler::time_to_think(&field.candidates, me, 0);
-                plan.think_again = plan.think_again.into_iter().chain(wait).min();
-            }
         }
         plan
+    }
+
+    /// When a link that leaves control frames to a better one looks again: that one may take no packet, and get late.
+    pub(super) fn time_to_think_of_control(&self, id: LinkId, field: &Field) -> Option<Duration> {
+        if !self.closing.is_open() || field.control == Some(id) || !self.has_control(field) {
+            return None;
+        }
+        let me = field.candidates.iter().find(|candidate| candidate.id == id)?;
+        scheduler::time_to_think(&field.candidates, me, 0)
     }
 
     /// The plan for a link while there is no shared work: what it owes for itself.

@@ -91,7 +91,7 @@ impl Connection {
                 return Some(link.id);
             }
             self.links[index].idle_since_epoch = Some(epoch);
-            self.note_think_again(now, &plan);
+            self.note_think_again(now, index, &plan, field.as_ref());
         }
         None
     }
@@ -112,11 +112,13 @@ impl Connection {
         if link.has_room(field.bond) {
             link.on_app_limited();
         }
-        self.note_think_again(now, plan);
+        self.note_think_again(now, index, plan, Some(field));
     }
 
-    fn note_think_again(&mut self, now: Instant, plan: &Plan) {
-        if let Some(after) = plan.think_again {
+    /// Keeps in mind when an idle link has to look again. Without a `field` there is nothing that it leaves to others.
+    fn note_think_again(&mut self, now: Instant, index: usize, plan: &Plan, field: Option<&Field>) {
+        let control = field.and_then(|field| self.time_to_think_of_control(self.links[index].id, field));
+        if let Some(after) = plan.think_again.into_iter().chain(control).min() {
             let at = now + after;
             self.think_again = Some(self.think_again.map_or(at, |other| other.min(at)));
         }
