@@ -127,8 +127,7 @@ impl Window {
             let packets = if c.interactive { 1 } else { 2 };
             // What waits on the way back no longer fills the link. Were it counted, traffic the other way would slow this one
             // down, the rate found would fall, and with it what may be in flight.
-            let back = if c.interactive { c.way_back } else { Duration::ZERO };
-            (bytes_in(rate, rtt.base() + rtt.base() / 10 + back), FLOOR_INTERACTIVE, packets)
+            (bytes_in(rate, rtt.base() + rtt.base() / 10 + c.way_back), FLOOR_INTERACTIVE, packets)
         };
         Some(in_transit.max(bytes_in(rate, floor)).saturating_add(packets * self.packet_bytes(c)))
     }
