@@ -105,10 +105,14 @@ impl Quotas {
             }
             let note = counted.judge(&links);
             self.links.note(&counted.spec, note);
-            let left = counted.quota_bytes.saturating_sub(counted.used_bytes);
             // Half of the time that is left at that rate, so that the last look comes close to the end.
-            let soon =
-                Duration::from_secs_f64((left as f64 / 2.0 / rate.max(1.0)).min(LOOK_MAX.as_secs_f64()));
+            let soon = match counted.quota_bytes.saturating_sub(counted.used_bytes) {
+                // It is paused; only a new month changes that.
+                0 => LOOK_MAX,
+                left => {
+                    Duration::from_secs_f64((left as f64 / 2.0 / rate.max(1.0)).min(LOOK_MAX.as_secs_f64()))
+                }
+            };
             next = Some(next.map_or(soon, |next: Duration| next.min(soon)));
         }
         if self.written_at.elapsed() >= WRITE_INTERVAL {
