@@ -216,6 +216,8 @@ fn cap(bond: &Bond<'_>, table: &mut Table) -> Result<Value> {
             std::thread::sleep(Duration::from_secs(bond.seconds() - 1));
             let (line, line_time) = (on_line() - line_before, (clock::now_ns() - since) as f64 / 1e9);
             let after = bond.status()?;
+            let id = |status: &Status| status.links[index]["id"].clone();
+            ensure!(id(&before) == id(&after), "the link was replaced meanwhile, and with it its counters");
             let packets = after.figure(index, counter) - before.figure(index, counter);
             Ok((packets / (after.uptime_seconds() - before.uptime_seconds()), line / line_time))
         })?;
