@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod address;
+mod caretaker;
 mod controllers;
 mod descriptors;
 mod endpoints;

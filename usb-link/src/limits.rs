@@ -37,3 +37,14 @@ pub const HINT_MAX_CHARS: usize = 64;
 pub const ACCEPT_QUEUE: usize = 16;
 /// Wait of the device side after it could not serve a controller.
 pub const SERVE_RETRY: Duration = Duration::from_secs(1);
+
+/// AIO contexts of one program that are ended for it when it is killed: two for each link that a bond can have, and some.
+#[cfg(target_os = "linux")]
+pub(crate) const AIO_CONTEXTS_MAX: usize = 2 * bondwire::limits::LINKS_MAX + 16;
+/// Stack of the process that does it, in bytes: a few system calls.
+#[cfg(target_os = "linux")]
+pub(crate) const CARETAKER_STACK_BYTES: usize = 64 << 10;
+/// Descriptors that it closes one by one on kernels without `close_range`: the usual hard limit of a program is lower, and
+/// more take too long.
+#[cfg(target_os = "linux")]
+pub(crate) const DESCRIPTORS_CLOSED_MAX: std::ffi::c_int = 65_536;

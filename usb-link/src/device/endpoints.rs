@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use rustix::fs::OFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::caretaker::Caretaker;
 use super::sys::{Operation, Requests, packet_bytes};
 use crate::Speed;
 use crate::limits::TRANSFERS_MIN;
@@ -26,19 +27,26 @@ const OUT_FILE: &str = "ep2";
 pub(super) struct DeviceInlet {
     requests: Requests,
     read_bytes: usize,
-    _lease: Arc<OwnedSemaphorePermit>,
+    _lease: Arc<Lease>,
 }
 
 /// What the device sends.
 pub(super) struct DeviceOutlet {
     requests: Requests,
     packet_bytes: usize,
-    _lease: Arc<OwnedSemaphorePermit>,
+    _lease: Arc<Lease>,
 }
 
-/// Opens both endpoints of the function in `folder`; reads are under way when it returns. The lease is given back when
-/// both are dropped.
-pub(super) fn open(folder: &Path, lease: OwnedSemaphorePermit) -> io::Result<(DeviceInlet, DeviceOutlet)> {
+/// What a session holds, until both of its halves are dropped.
+pub(super) struct Lease {
+    /// One session at a time has the endpoints.
+    pub(super) _permit: OwnedSemaphorePermit,
+    /// Ends the requests should this program be killed.
+    pub(super) _caretaker: Option<Arc<Caretaker>>,
+}
+
+/// Opens both endpoints of the function in `folder`; reads are under way when it returns.
+pub(super) fn open(folder: &Path, lease: Lease) -> io::Result<(DeviceInlet, DeviceOutlet)> {
     // While the function is disabled, requests on these files must fail and not wait in the system call.
     let open = |name| {
         OpenOptions::new()

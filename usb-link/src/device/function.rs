@@ -12,6 +12,8 @@ use rustix::fs::OFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 
+use super::caretaker::Caretaker;
+use super::endpoints::Lease;
 use super::{descriptors, endpoints, sys};
 use crate::{INTERFACE_CLASS, UsbLink};
 
@@ -38,6 +40,7 @@ pub(super) struct Function {
     enabled: watch::Sender<bool>,
     /// One session at a time has the endpoints.
     lease: Arc<Semaphore>,
+    caretaker: Option<Arc<Caretaker>>,
 }
 
 impl Function {
@@ -55,6 +58,7 @@ impl Function {
             ep0: sys::watched_file(ep0)?,
             enabled: watch::Sender::new(false),
             lease: Arc::new(Semaphore::new(1)),
+            caretaker: Caretaker::running(),
         })
     }
 
@@ -102,8 +106,9 @@ impl Function {
     /// begins when the last link was dropped. Cancel safe.
     pub(super) async fn accept(&self, name: &str) -> io::Result<UsbLink> {
         let mut enabled = self.enabled.subscribe();
-        let lease = Arc::clone(&self.lease).acquire_owned().await.map_err(io::Error::other)?;
+        let permit = Arc::clone(&self.lease).acquire_owned().await.map_err(io::Error::other)?;
         enabled.wait_for(|enabled| *enabled).await.map_err(io::Error::other)?;
+        let lease = Lease { _permit: permit, _caretaker: self.caretaker.clone() };
         let (inlet, outlet) = endpoints::open(&self.folder, lease)?;
         UsbLink::open(name.to_owned(), Role::Acceptor, inlet, outlet).await
     }

@@ -18,6 +18,8 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::unix::AsyncFd;
 
+use super::caretaker;
+
 /// linux/aio_abi.h.
 const OPCODE_READ: u16 = 0;
 const OPCODE_WRITE: u16 = 1;
@@ -75,6 +77,8 @@ enum SlotState {
 /// of the requests even where the kernel completes them in another.
 pub(super) struct Requests {
     context: libc::c_ulong,
+    /// Given back after the context's end, so that nobody misses it.
+    _registered: caretaker::Registered,
     completed: AsyncFd<OwnedFd>,
     slots: Vec<Slot>,
     /// The oldest request, and how many there are.
@@ -98,7 +102,17 @@ impl Requests {
             memory: NonNull::from(Box::leak(vec![0; bytes].into_boxed_slice())),
             state: SlotState::Free,
         });
-        Ok(Self { context, completed, slots: slots.collect(), first: 0, count: 0, file, operation })
+        let _registered = caretaker::register(context as usize);
+        Ok(Self {
+            context,
+            _registered,
+            completed,
+            slots: slots.collect(),
+            first: 0,
+            count: 0,
+            file,
+            operation,
+        })
     }
 
     pub(super) fn depth(&self) -> usize {
