@@ -38,6 +38,8 @@ const LINE_BYTES_MAX: u64 = 8192;
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
 /// How long output may come after the end of a job; a process that it left behind can hold its pipe for ever.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(2);
+/// How many lines of the kernel's are passed on with a failure.
+const KERNEL_LINES: usize = 60;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) fn main() {
@@ -92,7 +94,9 @@ fn work() {
             port.send(&Report::Up);
             for (number, job) in jobs.iter().enumerate() {
                 port.send(&Report::Start(number));
-                if run(job, &port, &mut log) == Ending::Unkillable {
+                // What hung or made the kernel complain may have left it in a state that is not the next job's fault. The
+                // host starts another guest for the rest.
+                if !run(job, &port, &mut log) {
                     return;
                 }
             }
@@ -132,8 +136,8 @@ fn good(command: &mut Command) -> io::Result<()> {
     }
 }
 
-/// Runs one job and reports its output, the kernel's complaints, and its end.
-fn run(job: &Job, port: &Port, log: &mut KernelLog) -> Ending {
+/// Runs one job and reports its output, the kernel's complaints, and its end. Answers whether the guest is as before.
+fn run(job: &Job, port: &Port, log: &mut KernelLog) -> bool {
     let start = Instant::now();
     let ending = match start_job(job, port) {
         Ok((child, output)) => {
@@ -145,9 +149,23 @@ fn run(job: &Job, port: &Port, log: &mut KernelLog) -> Ending {
         Err(error) => Ending::NotStarted(error.to_string()),
     };
     let milliseconds = start.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-    log.complaints().for_each(|complaint| port.send(&Report::Kernel(complaint)));
-    port.send(&Report::End { ending: ending.clone(), milliseconds });
-    ending
+    let messages = log.messages();
+    let complaint = messages.iter().position(|message| is_complaint(message));
+    let hung = matches!(ending, Ending::TimedOut | Ending::Unkillable);
+    // A complaint is followed by the calls that led to it; of a job that hung, what it waits for comes last.
+    let telling = match complaint {
+        Some(first) => &messages[first..],
+        None if hung => &messages[messages.len().saturating_sub(KERNEL_LINES)..],
+        None => &[],
+    };
+    for message in telling.iter().take(KERNEL_LINES) {
+        port.send(&Report::Output(format!("kernel: {message}")));
+    }
+    if let Some(first) = complaint {
+        port.send(&Report::Kernel(messages[first].clone()));
+    }
+    port.send(&Report::End { ending, milliseconds });
+    complaint.is_none() && !hung
 }
 
 /// Starts a job in a process group of its own, with both outputs in one pipe. The receiver hears when that is empty.
@@ -238,26 +256,25 @@ impl KernelLog {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let mut log = Self(OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg")?);
         // What was said during the boot is nobody's fault.
-        log.complaints().for_each(drop);
+        drop(log.messages());
         Ok(log)
     }
 
-    /// Complaints since the last look.
-    fn complaints(&mut self) -> impl Iterator<Item = String> {
+    /// What it said since the last look.
+    fn messages(&mut self) -> Vec<String> {
         let mut record = [0; 8192];
-        let mut complaints = Vec::new();
+        let mut messages = Vec::new();
         loop {
             // One record in each read: "priority,number,time,flags;message", then lines of details.
             match self.0.read(&mut record) {
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&record[..length]);
                     let message = text.split_once(';').map_or("", |(_, message)| message);
-                    let line = message.lines().next().unwrap_or_default();
-                    complaints.extend(is_complaint(line).then(|| line.to_owned()));
+                    messages.push(message.lines().next().unwrap_or_default().to_owned());
                 }
                 // Records were overwritten before this look.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                Err(_) => return complaints.into_iter(),
+                Err(_) => return messages,
             }
         }
     }
