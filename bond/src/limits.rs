@@ -41,6 +41,9 @@ pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub const REPLACE_INTERVAL: Duration = Duration::from_millis(500);
 /// Time after which such a link is dialled every [`DIAL_BACKOFF_MAX`] only: most cuts are shorter.
 pub const REPLACE_EAGER: Duration = Duration::from_secs(60);
+/// Silence after which a link that answers again is given up for a fresh one, where the medium has a memory of it: below
+/// that its retransmissions have not backed off far.
+pub const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// First wait of an acceptor after a failure; doubles each time up to [`ACCEPT_BACKOFF_MAX`].
 pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait of an acceptor: the time after which new links come in once descriptors are free again.

@@ -130,6 +130,12 @@ pub trait Dialer: Send + 'static {
     /// and after the link it made has ended. Cancel safe: a dropped call leaves no link behind.
     fn dial(&mut self) -> impl Future<Output = io::Result<Self::Link>> + Send;
 
+    /// Whether a fresh link does better than one that answers again after a long silence, and can be had beside it. So it
+    /// is with TCP: its retransmissions have backed off, and congestion control has forgotten what the path carries.
+    fn renews_after_silence(&self) -> bool {
+        false
+    }
+
     /// Waits for a sign that dialling is worth another try at once, such as a cable being plugged in: it ends the wait
     /// between two dials. What was so before the last dial is no such sign. Without a medium that knows, it never comes.
     /// Cancel safe.

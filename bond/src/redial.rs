@@ -13,7 +13,7 @@ use crate::driver::attach::LinkControl;
 use crate::driver::shared::{Shared, State};
 use crate::error::{AddLinkError, DialError};
 use crate::identity::random;
-use crate::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, REPLACE_EAGER, REPLACE_INTERVAL};
+use crate::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, RENEW_AFTER, REPLACE_EAGER, REPLACE_INTERVAL};
 use crate::link::Dialer;
 
 /// A handle on a dialer of a bond. Dropping it changes nothing; [`stop`](Self::stop) ends the dialer.
@@ -223,7 +223,8 @@ impl<D: Dialer> Redialer<D> {
         Err(DialError::Dial { name: self.status.name.clone(), fault })
     }
 
-    /// Watches a link until it ends, and finds a replacement while it is suspect. Answers why the last one ended.
+    /// Watches a link until it ends, and finds a replacement while it is suspect, or after it was for long. Answers why the
+    /// last one ended.
     async fn keep(&mut self, mut link: Arc<LinkControl>) -> String {
         loop {
             let mut watch = link.watch();
@@ -232,10 +233,26 @@ impl<D: Dialer> Redialer<D> {
             if state == LinkState::Closed {
                 return why;
             }
+            let suspect_since = Instant::now();
             tokio::select! {
                 biased;
-                () = recovered(&mut watch) => {}
+                () = recovered(&mut watch) => {
+                    if suspect_since.elapsed() >= RENEW_AFTER && self.dialer.renews_after_silence() {
+                        link = self.renew(link).await;
+                    }
+                }
                 replacement = self.replace(&link) => link = replacement,
+            }
+        }
+    }
+
+    /// Dials once for a fresh link in place of `old`, which goes on meanwhile, and for good if there is none.
+    async fn renew(&mut self, old: Arc<LinkControl>) -> Arc<LinkControl> {
+        match self.dial(Some(old.id), RENEW_AFTER).await {
+            Ok(link) => link,
+            Err(fault) => {
+                tracing::debug!(target: "bondwire", "no fresh link in place of link {}: {fault}", old.id);
+                old
             }
         }
     }

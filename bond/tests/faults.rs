@@ -202,6 +202,10 @@ impl Dialer for MemoryDialer {
         self.0.send(far).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         Ok(near)
     }
+
+    fn renews_after_silence(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,6 +254,40 @@ async fn a_suspect_link_is_replaced() {
     let chunk = far.read_chunk(100).await.unwrap().unwrap();
     assert_eq!(chunk, b"into the void"[..]);
     assert_ne!(handle.state().link, Some(old));
+    let links = hosts.bond.links();
+    assert!(links.iter().all(|link| link.id != old || link.state == LinkState::Closed), "{links:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_back_after_a_long_silence_is_renewed() {
+    let hosts = Hosts::new();
+    let (dialled, mut dials) = mpsc::unbounded_channel();
+    let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
+    let far = dials.recv().await.unwrap();
+    let faults = far.faults();
+    hosts.listener.add_link(far);
+    let accepted = hosts.listener.accept().await;
+    exchange(&hosts.bond, &accepted, 10_000).await;
+    let old = handle.state().link.unwrap();
+
+    let state_is = async |wanted: LinkState| {
+        while hosts.bond.links().iter().find(|link| link.id == old).is_none_or(|link| link.state != wanted) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    faults.black_hole(true);
+    let mut near = hosts.bond.open_stream(Class::Bulk).await.unwrap();
+    near.write_all(b"into the void").await.unwrap();
+    state_is(LinkState::Suspect).await;
+    let back = tokio::time::Instant::now() + Duration::from_millis(1500);
+    // The path is cut: no dial leads to anything.
+    while tokio::time::timeout_at(back, dials.recv()).await.is_ok() {}
+    faults.black_hole(false);
+    state_is(LinkState::Active).await;
+    hosts.listener.add_link(dials.recv().await.unwrap());
+    handle.wait_for(|state| state.link.is_some_and(|link| link != old)).await;
+    let mut far = accepted.accept_stream().await.unwrap();
+    assert_eq!(far.read_chunk(100).await.unwrap().unwrap(), b"into the void"[..]);
     let links = hosts.bond.links();
     assert!(links.iter().all(|link| link.id != old || link.state == LinkState::Closed), "{links:?}");
 }

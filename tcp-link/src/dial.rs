@@ -58,6 +58,10 @@ impl Dialer for TcpDialer {
     async fn dial(&mut self) -> io::Result<TcpLink> {
         self.connect().await
     }
+
+    fn renews_after_silence(&self) -> bool {
+        true
+    }
 }
 
 async fn connect_any(address: &TcpAddress) -> io::Result<TcpStream> {
