@@ -104,6 +104,8 @@ pub enum TimerReason {
     Ack(LinkId),
     /// An answer is overdue: probe the link.
     Probe(LinkId),
+    /// The oldest packet in flight is overdue, whatever became of those before it.
+    Late(LinkId),
     /// The link has been silent for so long that it becomes suspect.
     Silence(LinkId),
     /// The link has been idle: see whether it is still there.

@@ -8,7 +8,7 @@
 use super::Connection;
 use crate::error::Violation;
 use crate::event::{Change, Event, LinkState};
-use crate::id::LinkId;
+use crate::id::{Class, LinkId};
 use crate::link::sent::{SentFrame, SentFrames, SentPacket};
 use crate::link::{Link, Settled};
 use crate::policy::Rank;
@@ -17,6 +17,8 @@ use crate::wire::ack::Ack;
 
 /// Late bytes go to other links as long as they are at most one in so many.
 const REINJECTED_SHARE: u64 = 20;
+/// The same for those of a link that answers, when the other links have enough to carry as it is.
+const REINJECTED_SHARE_BUSY: u64 = 100;
 /// Bytes of late data that may do so before that share counts.
 const REINJECTED_FREE_BYTES: u64 = 64 << 10;
 
@@ -118,8 +120,38 @@ impl Connection {
     /// A link's answer is overdue. It may be late or gone; those who wait for its data should not have to find out: it goes to
     /// other links, oldest first and within bounds, and a late answer still counts.
     pub(super) fn resend_late(&mut self, index: usize) {
-        let allowed = self.stats.acked_bytes / REINJECTED_SHARE + REINJECTED_FREE_BYTES;
-        let bytes = self.requeue_sent(index, allowed.saturating_sub(self.reinjected_bytes));
+        let bytes = self.requeue_sent(index, self.reinjectable_bytes(REINJECTED_SHARE));
+        self.on_reinjected(index, bytes);
+    }
+
+    /// A link answers, but packets of it are overdue: it has become slower than what it holds allows for. They go to other
+    /// links, too: within the same bounds where somebody waits for them, or the other links have nothing else to carry.
+    pub(super) fn resend_overdue(&mut self, now: Instant, index: usize) {
+        let Some(until) = self.links[index].overdue_until(now) else { return };
+        let id = self.links[index].id;
+        let can_move = self.has_other_link(id);
+        let urgent_bytes = self.reinjectable_bytes(REINJECTED_SHARE);
+        let busy = self.streams.has_work(Class::Bulk);
+        let bulk_bytes = if busy { self.reinjectable_bytes(REINJECTED_SHARE_BUSY) } else { urgent_bytes };
+        let mut sent = core::mem::take(&mut self.links[index].sent);
+        let mut bytes = 0;
+        for packet in sent.find_overdue(until).filter(|packet| can_move && !packet.moved) {
+            if bytes < if packet.is_urgent() { urgent_bytes } else { bulk_bytes } {
+                packet.moved = true;
+                bytes += self.requeue(id, &packet.frames);
+            }
+        }
+        self.links[index].sent = sent;
+        self.on_reinjected(index, bytes);
+    }
+
+    /// How much late data may still go to other links, in bytes, if it is to be one byte in `share` at the most.
+    fn reinjectable_bytes(&self, share: u64) -> u64 {
+        let allowed = self.stats.acked_bytes / share + REINJECTED_FREE_BYTES;
+        allowed.saturating_sub(self.reinjected_bytes)
+    }
+
+    fn on_reinjected(&mut self, index: usize, bytes: u64) {
         self.reinjected_bytes += bytes;
         self.links[index].stats.reinjected_bytes += bytes;
     }

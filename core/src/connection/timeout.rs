@@ -66,6 +66,7 @@ impl Connection {
         if active && !probing && link.wants_probe() && !link.sent.is_empty() {
             self.resend_late(index);
         }
+        self.resend_overdue(now, index);
         match expired {
             Expired::Nothing => {}
             Expired::HoldOver => self.on_links_changed(),

@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::rate::SendStamp;
-use crate::id::LinkId;
+use crate::id::{Class, LinkId};
 use crate::streams::{ControlKey, SentStream};
 use crate::time::Instant;
 
@@ -47,11 +47,27 @@ pub(crate) struct SentPacket {
     pub(crate) moved: bool,
 }
 
+impl SentPacket {
+    /// Whether it holds more than bulk data: somebody waits for that, or much depends on it.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.frames.iter().any(|frame| match frame {
+            SentFrame::Stream(sent) => sent.class == Class::Interactive,
+            SentFrame::Ack { .. } => false,
+            SentFrame::Control(_)
+            | SentFrame::WindowWanted
+            | SentFrame::LinkStatus { .. }
+            | SentFrame::Close => true,
+        })
+    }
+}
+
 /// Ack-eliciting packets that are neither acknowledged nor lost, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     packets: VecDeque<SentPacket>,
     bytes: u64,
+    /// How many of them, from the oldest on, were found overdue.
+    overdue: usize,
 }
 
 impl Sent {
@@ -67,6 +83,7 @@ impl Sent {
             return None;
         }
         let packet = self.packets.pop_front()?;
+        self.overdue = self.overdue.saturating_sub(1);
         self.bytes -= u64::from(packet.bytes);
         debug_assert!(self.bytes_add_up());
         Some(packet)
@@ -74,7 +91,7 @@ impl Sent {
 
     /// Removes all, oldest first.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = SentPacket> + use<> {
-        self.bytes = 0;
+        (self.bytes, self.overdue) = (0, 0);
         core::mem::take(&mut self.packets).into_iter()
     }
 
@@ -93,6 +110,18 @@ impl Sent {
 
     pub(crate) fn oldest_at(&self) -> Option<Instant> {
         self.packets.front().map(|packet| packet.at)
+    }
+
+    /// When the oldest packet left that was not found overdue yet.
+    pub(crate) fn oldest_awaited_at(&self) -> Option<Instant> {
+        self.packets.get(self.overdue).map(|packet| packet.at)
+    }
+
+    /// Takes those that left at `until` or before for overdue, and hands out the ones that were not yet.
+    pub(crate) fn find_overdue(&mut self, until: Instant) -> impl Iterator<Item = &mut SentPacket> {
+        let first = self.overdue;
+        self.overdue += self.packets.range(first..).take_while(|packet| packet.at <= until).count();
+        self.packets.range_mut(first..self.overdue)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut SentPacket> {

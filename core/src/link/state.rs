@@ -171,6 +171,7 @@ impl Link {
         let all = [
             (ack, TimerReason::Ack(id)),
             (self.probe_deadline(), TimerReason::Probe(id)),
+            (self.late_deadline(), TimerReason::Late(id)),
             (self.silence_deadline(), TimerReason::Silence(id)),
             (self.keep_alive_deadline(keep_alive), TimerReason::KeepAlive(id)),
             (joining, TimerReason::Joining(id)),
@@ -218,6 +219,20 @@ impl Link {
             LinkState::Suspect => Some(self.watch.eliciting_at + backed_off),
             _ => None,
         }
+    }
+
+    /// When a packet is overdue. A link that crawls answers all the time, and yet what it holds does not arrive.
+    fn late_deadline(&self) -> Option<Instant> {
+        let at = self.sent.oldest_awaited_at().filter(|_| self.state == LinkState::Active)?;
+        Some((at + self.rtt.probe_timeout(self.info.peer_ack_delay)).max(self.watch.grace_until))
+    }
+
+    /// Packets that left at this time or before are overdue, if any are that were not.
+    pub(crate) fn overdue_until(&self, now: Instant) -> Option<Instant> {
+        self.late_deadline().filter(|at| *at <= now)?;
+        let oldest = self.sent.oldest_awaited_at()?;
+        // After a grace the oldest may have left later than so long ago.
+        Some(oldest.max(now - self.rtt.probe_timeout(self.info.peer_ack_delay)))
     }
 
     /// When silence becomes suspicious: a probe has gone unanswered, and the limit has passed.
