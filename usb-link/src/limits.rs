@@ -27,6 +27,11 @@ pub const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 pub const STATUS_TIMEOUT: Duration = Duration::from_millis(200);
 /// Time that the last transfers may take to leave when a link ends.
 pub const LINGER: Duration = Duration::from_millis(500);
+/// Time in which an interface becomes free after a link over it has ended: [`LINGER`], and what the kernel needs to cancel
+/// what was under way.
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a dialer looks whether it is free.
+pub const RELEASE_RETRY: Duration = Duration::from_millis(20);
 
 /// How often devices are listed anew although no event said that there is something new: without udev none does, and
 /// on some systems an interface is not ready yet when its device is announced.

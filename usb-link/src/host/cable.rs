@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use nusb::{DeviceInfo, InterfaceInfo};
 
@@ -77,7 +78,7 @@ impl Cable {
 
     /// The driver or program that has the interface, or what else keeps this user from it.
     pub async fn fault(&self) -> Option<CableFault> {
-        super::dial::claim(self).await.err()
+        super::dial::claim(self, Duration::ZERO).await.err()
     }
 
     /// The device file, where there is one.

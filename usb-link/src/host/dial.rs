@@ -9,13 +9,14 @@ use nusb::descriptors::TransferType;
 use nusb::transfer::{
     Bulk, BulkOrInterrupt, ControlIn, ControlType, Direction, EndpointDirection, In, Out, Recipient,
 };
-use nusb::{Endpoint, Interface};
+use nusb::{Endpoint, ErrorKind, Interface};
+use tokio::time::{Instant, sleep};
 
 use super::cable::{Cable, CableId};
 use super::watch::CableWatch;
 use super::{CableFault, UsbAddress, endpoints, fault};
 use crate::UsbLink;
-use crate::limits::{DIAL_PATIENCE, STATUS_TIMEOUT};
+use crate::limits::{DIAL_PATIENCE, RELEASE_PATIENCE, RELEASE_RETRY, STATUS_TIMEOUT};
 
 /// Standard request of USB 2.0, 9.4.5.
 const GET_STATUS: u8 = 0;
@@ -71,9 +72,11 @@ impl UsbDialer {
         let mut faults = Vec::new();
         for cable in meant {
             let id = cable.id();
+            // This dialer's last link over it may not have ended yet.
+            let patience = if self.tried.contains(&id) { RELEASE_PATIENCE } else { Duration::ZERO };
             self.tried.retain(|tried| *tried != id);
             self.tried.push(id.clone());
-            match open(&cable).await {
+            match open(&cable, patience).await {
                 Ok(link) => return Ok(link),
                 Err(e) => faults.push((id, e)),
             }
@@ -86,8 +89,8 @@ impl UsbDialer {
 }
 
 /// One link over one cable.
-async fn open(cable: &Cable) -> io::Result<UsbLink> {
-    let (to_host, from_host) = claim(cable).await?;
+async fn open(cable: &Cable, patience: Duration) -> io::Result<UsbLink> {
+    let (to_host, from_host) = claim(cable, patience).await?;
     let (inlet, outlet) = endpoints::start(to_host, from_host)?;
     UsbLink::open(format!("usb {}", cable.id()), Role::Dialer, inlet, outlet).await
 }
@@ -129,12 +132,21 @@ impl Dialer for UsbDialer {
     }
 }
 
-/// Opens the device and claims the interface with its endpoints.
-pub(super) async fn claim(cable: &Cable) -> Result<(Endpoint<Bulk, In>, Endpoint<Bulk, Out>), CableFault> {
+/// Opens the device and claims the interface with its endpoints. One that is in use may become free within `patience`.
+pub(super) async fn claim(
+    cable: &Cable,
+    patience: Duration,
+) -> Result<(Endpoint<Bulk, In>, Endpoint<Bulk, Out>), CableFault> {
     let device = cable.device.as_ref().ok_or(CableFault::Gone)?;
     let explained = |error: nusb::Error| fault::explained(cable, &error);
     let device = device.open().await.map_err(explained)?;
-    let interface = device.claim_interface(cable.interface).await.map_err(explained)?;
+    let deadline = Instant::now() + patience;
+    let interface = loop {
+        match device.claim_interface(cable.interface).await {
+            Err(e) if e.kind() == ErrorKind::Busy && Instant::now() < deadline => sleep(RELEASE_RETRY).await,
+            result => break result.map_err(explained)?,
+        }
+    };
     let (to_host, from_host) = find_endpoints(&interface)?;
     let mut to_host = interface.endpoint(to_host).map_err(explained)?;
     let mut from_host = interface.endpoint(from_host).map_err(explained)?;
