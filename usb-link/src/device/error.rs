@@ -34,9 +34,7 @@ pub enum GadgetError {
         path: PathBuf,
     },
     /// A driver that is no configfs gadget has the controller.
-    #[error(
-        "controller {controller} is used by the driver `{driver}`; unload it first (for g_ether: `modprobe -r g_ether`)"
-    )]
+    #[error("controller {controller} is used by the driver `{driver}`; unload it first{}", unloading(.driver))]
     Driver {
         /// The controller.
         controller: String,
@@ -94,6 +92,11 @@ pub enum GadgetError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// How to unload a driver: modules of gadgets have names like this. Others are called what they like.
+fn unloading(driver: &str) -> String {
+    if driver.starts_with("g_") { format!(": `modprobe -r {driver}`") } else { String::new() }
 }
 
 fn have(known: &[String]) -> String {
