@@ -32,7 +32,11 @@ pub enum End {
     #[error("both ends {}: one must dial and the other accept", if *.0 == crate::Role::Dialer { "dial" } else { "accept" })]
     SameRole(crate::Role),
     /// The peer speaks another version.
-    #[error("the other end speaks version {0} of the frame layer, this end version {version}", version = crate::hello::VERSION)]
+    #[error(
+        "the other end speaks version {0} of the frame layer, this end version {version}: update {older} end",
+        version = crate::hello::VERSION,
+        older = if *.0 > crate::hello::VERSION { "this" } else { "that" },
+    )]
     Version(u8),
     /// The peer's HELLO has values that cannot be.
     #[error(

@@ -4,11 +4,13 @@ mod address;
 mod cable;
 mod dial;
 mod endpoints;
+mod fault;
 mod links;
 mod watch;
 
 pub use address::{UsbAddress, UsbAddressError};
-pub use cable::{Cable, CableFault, CableId, cables};
+pub use cable::{Cable, CableId, cables};
 pub use dial::UsbDialer;
+pub use fault::CableFault;
 pub use links::{CableLink, CableLinks};
 pub use watch::CableWatch;

@@ -14,17 +14,24 @@ pub const TRANSFERS_MIN: usize = 2;
 pub const RECEIVE_BUFFER_BYTES: u32 = 256 << 10;
 /// Bytes copied together at the receiver, one behind the other, before fresh memory is taken.
 pub const COPY_BYTES: usize = 128 << 10;
-/// Transfers handled before other tasks get their turn.
-pub const TRANSFERS_PER_TURN: usize = 16;
+/// Transfers handled before other tasks get their turn, and the link looks at the clock: all that can have come before.
+pub const TRANSFERS_PER_TURN: usize = 2 * TRANSFERS_MAX;
 
 /// Longest time between two frames. The other end takes this one for dead after four times as long, 1.6 s.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(400);
-/// Time in which a host must be heard by the device's program.
-pub const HELLO_TIMEOUT: Duration = Duration::from_secs(4);
-/// Time that a dial gets at least: a device whose program starts anew needs a moment to hear HELLO.
-pub const DIAL_PATIENCE: Duration = Duration::from_secs(2);
+/// Time in which a host must be heard by the device's program, which may start anew just then.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that a dial gets at least: long enough to say what is wrong when [`HELLO_TIMEOUT`] has passed.
+pub const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+/// Time in which a device answers a question about one of its endpoints. Most do within a millisecond.
+pub const STATUS_TIMEOUT: Duration = Duration::from_millis(200);
 /// Time that the last transfers may take to leave when a link ends.
 pub const LINGER: Duration = Duration::from_millis(500);
+/// Time in which an interface becomes free after a link over it has ended: [`LINGER`], and what the kernel needs to cancel
+/// what was under way.
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a dialer looks whether it is free.
+pub const RELEASE_RETRY: Duration = Duration::from_millis(20);
 
 /// How often devices are listed anew although no event said that there is something new: without udev none does, and
 /// on some systems an interface is not ready yet when its device is announced.

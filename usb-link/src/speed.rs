@@ -102,6 +102,10 @@ mod tests {
             assert!(shape.mtu_bytes() >= bondwire::limits::MTU_MIN_BYTES);
             assert!(shape.transfer_bytes.is_multiple_of(packet_bytes), "reads must be whole packets");
             assert!(shape.transfer_bytes <= TRANSFER_MAX_BYTES);
+            assert!(
+                shape.transfers <= crate::limits::TRANSFERS_PER_TURN,
+                "what came during a pause is one turn's"
+            );
             assert!(shape.receive_buffer_bytes as usize >= 4 * shape.transfer_bytes);
         }
     }

@@ -10,7 +10,7 @@ use crate::error::{During, SetUpError, read};
 use crate::packages::Packages;
 
 /// What tests may load. Modules that these need come along.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
     // Cables in software, and gadget functions at their device end.
     "dummy_hcd",
     "libcomposite",
@@ -19,6 +19,7 @@ const MODULES: [&str; 27] = [
     "usb_f_acm",
     "usb_f_ncm",
     "usb_f_ss_lb",
+    "g_serial",
     "usbip_vudc",
     "vhci_hcd",
     // Drivers of the host end.

@@ -34,9 +34,7 @@ pub enum GadgetError {
         path: PathBuf,
     },
     /// A driver that is no configfs gadget has the controller.
-    #[error(
-        "controller {controller} is used by the driver `{driver}`; unload it first (for g_ether: `modprobe -r g_ether`)"
-    )]
+    #[error("controller {controller} is used by the driver `{driver}`; unload it first{}", unloading(.driver))]
     Driver {
         /// The controller.
         controller: String,
@@ -49,11 +47,18 @@ pub enum GadgetError {
     /// Another program serves the controller.
     #[error("another bondwire serves controller {0}; `bondwire devices` shows the state of all")]
     Served(String),
+    /// The file system in which gadgets are set up is not there.
+    #[error(
+        "configfs is not mounted, without which there are no USB gadgets: \
+         `modprobe configfs; mount -t configfs none /sys/kernel/config` as root"
+    )]
+    NoConfigfs,
     /// The kernel lacks gadgets.
     #[error(
-        "the kernel has no USB gadgets ({0}): `modprobe libcomposite`, or a kernel with CONFIG_USB_CONFIGFS"
+        "the kernel has no USB gadgets (libcomposite is not loaded): `modprobe libcomposite` as root, \
+         or a kernel with CONFIG_USB_CONFIGFS"
     )]
-    NoGadgets(&'static str),
+    NoGadgets,
     /// The kernel lacks one function.
     #[error(
         "the kernel has no gadget function `{function}`: `modprobe {module}`, or a kernel with it ({source})"
@@ -89,6 +94,11 @@ pub enum GadgetError {
     },
 }
 
+/// How to unload a driver: modules of gadgets have names like this. Others are called what they like.
+fn unloading(driver: &str) -> String {
+    if driver.starts_with("g_") { format!(": `modprobe -r {driver}`") } else { String::new() }
+}
+
 fn have(known: &[String]) -> String {
     match known {
         [] => "is none".to_owned(),
@@ -117,7 +127,9 @@ impl From<GadgetError> for io::Error {
             | GadgetError::Driver { .. }
             | GadgetError::AllInUse(_)
             | GadgetError::Served(_) => io::ErrorKind::ResourceBusy,
-            GadgetError::NoGadgets(_) | GadgetError::NoFunction { .. } => io::ErrorKind::Unsupported,
+            GadgetError::NoConfigfs | GadgetError::NoGadgets | GadgetError::NoFunction { .. } => {
+                io::ErrorKind::Unsupported
+            }
             GadgetError::Io { source, .. } => source.kind(),
             GadgetError::Folder { .. } => io::ErrorKind::InvalidInput,
         };

@@ -69,8 +69,8 @@ pub(super) fn gadgets_folder() -> Result<PathBuf, GadgetError> {
         let (_, folder, kind) = (words.next()?, words.next()?, words.next()?);
         (kind == "configfs").then(|| PathBuf::from(folder))
     });
-    let gadgets = configfs.ok_or(GadgetError::NoGadgets("configfs is not mounted"))?.join("usb_gadget");
-    if gadgets.is_dir() { Ok(gadgets) } else { Err(GadgetError::NoGadgets("libcomposite is not loaded")) }
+    let gadgets = configfs.ok_or(GadgetError::NoConfigfs)?.join("usb_gadget");
+    if gadgets.is_dir() { Ok(gadgets) } else { Err(GadgetError::NoGadgets) }
 }
 
 /// The same, after an attempt to have it: the module is loaded and configfs mounted, as far as this process may.

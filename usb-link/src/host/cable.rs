@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use nusb::{DeviceInfo, InterfaceInfo};
 
+use super::CableFault;
 use crate::{Hint, INTERFACE_CLASS, Speed};
 
 /// Class of interfaces whose meaning is their vendor's.
@@ -76,7 +78,7 @@ impl Cable {
 
     /// The driver or program that has the interface, or what else keeps this user from it.
     pub async fn fault(&self) -> Option<CableFault> {
-        super::dial::claim(self).await.err()
+        super::dial::claim(self, Duration::ZERO).await.err()
     }
 
     /// The device file, where there is one.
@@ -94,17 +96,29 @@ impl Cable {
     pub fn driver(&self) -> Option<String> {
         #[cfg(target_os = "linux")]
         {
-            let device = self.device.as_ref()?.sysfs_path();
-            let interfaces = std::fs::read_dir(device).ok()?.flatten().map(|entry| entry.path());
-            // The active configuration is the only one whose interfaces are there.
-            let ours = interfaces
-                .filter(|path| path.to_string_lossy().ends_with(&format!(".{}", self.interface)))
-                .find(|path| path.join("bInterfaceNumber").exists())?;
-            let driver = std::fs::read_link(ours.join("driver")).ok()?;
+            let driver = std::fs::read_link(self.sysfs_interface()?.join("driver")).ok()?;
             Some(driver.file_name()?.to_string_lossy().into_owned())
         }
         #[cfg(not(target_os = "linux"))]
         self.device.as_ref().and(None)
+    }
+
+    /// The interface's name in sysfs: `1-2:1.0`.
+    pub(super) fn interface_name(&self) -> Option<String> {
+        #[cfg(target_os = "linux")]
+        return Some(self.sysfs_interface()?.file_name()?.to_string_lossy().into_owned());
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sysfs_interface(&self) -> Option<std::path::PathBuf> {
+        let device = self.device.as_ref()?.sysfs_path();
+        let mut interfaces = std::fs::read_dir(device).ok()?.flatten().map(|entry| entry.path());
+        // The active configuration is the only one whose interfaces are there.
+        let ours = format!(".{}", self.interface);
+        interfaces
+            .find(|path| path.to_string_lossy().ends_with(&ours) && path.join("bInterfaceNumber").exists())
     }
 }
 
@@ -165,49 +179,4 @@ fn of_device(device: &DeviceInfo) -> Vec<Cable> {
         .partition(|interface| class(interface) == INTERFACE_CLASS);
     let chosen = if ours.is_empty() { others } else { ours };
     chosen.into_iter().map(|interface| Cable::new(device, interface)).collect()
-}
-
-/// Why a cable that is there cannot be used.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CableFault {
-    /// Not plugged in.
-    #[error("not plugged in")]
-    Gone,
-    /// The user may not open the device.
-    #[error(
-        "no permission to open {0}: install the udev rule 70-bondwire.rules (then plug the cable in again), \
-         or add this user to the group that owns the file"
-    )]
-    Permission(String),
-    /// A driver or program has the interface.
-    #[error("the interface is in use by {}", .0.as_deref().map_or_else(|| "another program".to_owned(), user))]
-    InUse(Option<String>),
-    /// The interface has no pair of bulk endpoints.
-    #[error("the interface has no bulk endpoint {0}: this is no Bondwire device")]
-    NoEndpoint(&'static str),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
-}
-
-fn user(driver: &str) -> String {
-    match driver {
-        // This is how the kernel calls programs.
-        "usbfs" => "another program; `bondwire status` shows whether it is a running bond".to_owned(),
-        driver => format!("the kernel driver `{driver}`; unbind it, or give the device another class"),
-    }
-}
-
-impl From<CableFault> for io::Error {
-    fn from(fault: CableFault) -> Self {
-        let kind = match &fault {
-            CableFault::Gone => io::ErrorKind::NotFound,
-            CableFault::Permission(_) => io::ErrorKind::PermissionDenied,
-            CableFault::InUse(_) => io::ErrorKind::ResourceBusy,
-            CableFault::NoEndpoint(_) => io::ErrorKind::InvalidData,
-            CableFault::Other(_) => io::ErrorKind::Other,
-        };
-        Self::new(kind, fault)
-    }
 }

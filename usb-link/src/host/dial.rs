@@ -6,14 +6,22 @@ use std::time::Duration;
 use bondwire::link::Dialer;
 use bondwire_frame::Role;
 use nusb::descriptors::TransferType;
-use nusb::transfer::{Bulk, Direction, In, Out};
+use nusb::transfer::{
+    Bulk, BulkOrInterrupt, ControlIn, ControlType, Direction, EndpointDirection, In, Out, Recipient,
+};
 use nusb::{Endpoint, ErrorKind, Interface};
+use tokio::time::{Instant, sleep};
 
-use super::cable::{Cable, CableFault, CableId};
+use super::cable::{Cable, CableId};
 use super::watch::CableWatch;
-use super::{UsbAddress, endpoints};
+use super::{CableFault, UsbAddress, endpoints, fault};
 use crate::UsbLink;
-use crate::limits::DIAL_PATIENCE;
+use crate::limits::{DIAL_PATIENCE, RELEASE_PATIENCE, RELEASE_RETRY, STATUS_TIMEOUT};
+
+/// Standard request of USB 2.0, 9.4.5.
+const GET_STATUS: u8 = 0;
+/// In the answer of an endpoint: it refuses transfers.
+const HALTED: u8 = 1;
 
 /// Dials one cable again and again: opens the device, claims its interface, and finds the program on it.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub struct UsbDialer {
     name: String,
     /// Hears when something is plugged in, from before the first list on.
     watch: Option<CableWatch>,
+    /// Those that are plugged in and have been tried, the last one last: it is the last to be tried again.
+    tried: Vec<CableId>,
 }
 
 #[derive(Debug)]
@@ -44,30 +54,52 @@ impl Wanted {
 impl UsbDialer {
     /// For one cable, also when it is plugged in again, and elsewhere if it has a serial number.
     pub fn new(cable: CableId) -> Self {
-        Self { name: format!("usb {cable}"), wanted: Wanted::Cable(cable), watch: None }
+        Self { name: format!("usb {cable}"), wanted: Wanted::Cable(cable), watch: None, tried: Vec::new() }
     }
 
     /// For one link over the first cable of those that are meant. [`CableLinks`](super::CableLinks) makes one over each of them.
     pub fn any_of(address: UsbAddress) -> Self {
         let name = format!("usb {address}").trim().to_owned();
-        Self { name, wanted: Wanted::AnyOf(address), watch: None }
+        Self { name, wanted: Wanted::AnyOf(address), watch: None, tried: Vec::new() }
     }
 
-    /// A link over the first of these cables that can be had.
-    async fn connect(&self, plugged_in: Vec<Cable>) -> io::Result<UsbLink> {
-        let mut fault = CableFault::Gone;
-        for cable in plugged_in.into_iter().filter(|cable| self.wanted.is(cable)) {
-            match claim(&cable).await {
-                Ok((to_host, from_host)) => {
-                    let name = format!("usb {}", cable.id());
-                    let (inlet, outlet) = endpoints::start(to_host, from_host)?;
-                    return UsbLink::open(name, Role::Dialer, inlet, outlet).await;
-                }
-                Err(e) => fault = e,
+    /// A link over the first of these cables that can be had. One that only looks like the other end does not keep it from
+    /// the others, even if the dial ends while it is being tried.
+    async fn connect(&mut self, plugged_in: Vec<Cable>) -> io::Result<UsbLink> {
+        let mut meant: Vec<Cable> = plugged_in.into_iter().filter(|cable| self.wanted.is(cable)).collect();
+        self.tried.retain(|tried| meant.iter().any(|cable| cable.id() == *tried));
+        meant.sort_by_key(|cable| self.tried.iter().position(|tried| *tried == cable.id()));
+        let mut faults = Vec::new();
+        for cable in meant {
+            let id = cable.id();
+            // This dialer's last link over it may not have ended yet.
+            let patience = if self.tried.contains(&id) { RELEASE_PATIENCE } else { Duration::ZERO };
+            self.tried.retain(|tried| *tried != id);
+            self.tried.push(id.clone());
+            match open(&cable, patience).await {
+                Ok(link) => return Ok(link),
+                Err(e) => faults.push((id, e)),
             }
         }
-        Err(fault.into())
+        Err(match self.wanted {
+            Wanted::Cable(_) => faults.pop().map_or_else(|| CableFault::Gone.into(), |(_, fault)| fault),
+            Wanted::AnyOf(_) => all_of(&faults),
+        })
     }
+}
+
+/// One link over one cable.
+async fn open(cable: &Cable, patience: Duration) -> io::Result<UsbLink> {
+    let (to_host, from_host) = claim(cable, patience).await?;
+    let (inlet, outlet) = endpoints::start(to_host, from_host)?;
+    UsbLink::open(format!("usb {}", cable.id()), Role::Dialer, inlet, outlet).await
+}
+
+/// The faults of several cables as one, each with the cable's name.
+fn all_of(faults: &[(CableId, io::Error)]) -> io::Error {
+    let Some((_, first)) = faults.first() else { return CableFault::Gone.into() };
+    let texts: Vec<_> = faults.iter().map(|(cable, fault)| format!("{cable}: {fault}")).collect();
+    io::Error::new(first.kind(), texts.join("; "))
 }
 
 impl Dialer for UsbDialer {
@@ -100,21 +132,48 @@ impl Dialer for UsbDialer {
     }
 }
 
-/// Opens the device and claims the interface with its endpoints.
-pub(super) async fn claim(cable: &Cable) -> Result<(Endpoint<Bulk, In>, Endpoint<Bulk, Out>), CableFault> {
+/// Opens the device and claims the interface with its endpoints. One that is in use may become free within `patience`.
+pub(super) async fn claim(
+    cable: &Cable,
+    patience: Duration,
+) -> Result<(Endpoint<Bulk, In>, Endpoint<Bulk, Out>), CableFault> {
     let device = cable.device.as_ref().ok_or(CableFault::Gone)?;
-    let explained = |error: nusb::Error| match error.kind() {
-        ErrorKind::Disconnected => CableFault::Gone,
-        ErrorKind::PermissionDenied => CableFault::Permission(
-            cable.device_file().unwrap_or_else(|| format!("the device at {}", cable.port)),
-        ),
-        ErrorKind::Busy => CableFault::InUse(cable.driver()),
-        _ => CableFault::Other(error.to_string()),
-    };
+    let explained = |error: nusb::Error| fault::explained(cable, &error);
     let device = device.open().await.map_err(explained)?;
-    let interface = device.claim_interface(cable.interface).await.map_err(explained)?;
+    let deadline = Instant::now() + patience;
+    let interface = loop {
+        match device.claim_interface(cable.interface).await {
+            Err(e) if e.kind() == ErrorKind::Busy && Instant::now() < deadline => sleep(RELEASE_RETRY).await,
+            result => break result.map_err(explained)?,
+        }
+    };
     let (to_host, from_host) = find_endpoints(&interface)?;
-    Ok((interface.endpoint(to_host).map_err(explained)?, interface.endpoint(from_host).map_err(explained)?))
+    let mut to_host = interface.endpoint(to_host).map_err(explained)?;
+    let mut from_host = interface.endpoint(from_host).map_err(explained)?;
+    let_go_on(&interface, &mut to_host).await;
+    let_go_on(&interface, &mut from_host).await;
+    Ok((to_host, from_host))
+}
+
+/// An endpoint that a failure of the device has stalled stays so until the host says otherwise. Others are left alone: that
+/// would reset them, which some devices do not survive in the middle of their transfers.
+async fn let_go_on<E: BulkOrInterrupt, D: EndpointDirection>(
+    interface: &Interface,
+    endpoint: &mut Endpoint<E, D>,
+) {
+    let question = ControlIn {
+        control_type: ControlType::Standard,
+        recipient: Recipient::Endpoint,
+        request: GET_STATUS,
+        value: 0,
+        index: endpoint.endpoint_address().into(),
+        length: 2,
+    };
+    // What does not work here shows in the transfers that follow.
+    let status = interface.control_in(question, STATUS_TIMEOUT).await.unwrap_or_default();
+    if status.first().is_some_and(|status| status & HALTED != 0) {
+        let _ = endpoint.clear_halt().await;
+    }
 }
 
 /// The addresses of the first bulk endpoint each way.

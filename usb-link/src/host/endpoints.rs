@@ -150,6 +150,11 @@ impl Outlet for HostOutlet {
 /// Systems say in different ways that a cable is out: `Fault` or `Disconnected` on Linux, `Stall` on Windows.
 fn explained(error: TransferError) -> io::Error {
     match error {
+        TransferError::Stall if cfg!(not(windows)) => io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "the device refuses transfers (its endpoint is stalled): its program has failed, or is none of Bondwire's; \
+             start Bondwire on it anew",
+        ),
         TransferError::Disconnected | TransferError::Fault | TransferError::Stall => io::Error::new(
             io::ErrorKind::ConnectionAborted,
             format!("the cable is out, or the device has stopped ({error})"),

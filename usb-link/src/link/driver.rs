@@ -53,7 +53,8 @@ enum Receiving {
 impl<O: Outlet, I: Inlet> Driver<'_, O, I> {
     /// Ready when the link is over and what it sent has left.
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
-        // Before the clock: what came is the peer's proof of life, even after a pause of this program.
+        // Before the clock: what came is the peer's proof of life, even after a pause of this program. All of that is taken in
+        // one turn, so a device that sends without end does not stop the clock.
         let receiving = self.receive(cx);
         let mut state = self.shared.lock();
         match &mut state.driver {
@@ -61,7 +62,7 @@ impl<O: Outlet, I: Inlet> Driver<'_, O, I> {
             None => state.driver = Some(cx.waker().clone()),
         }
         let now = self.shared.now();
-        if receiving == Receiving::Waits && state.session.poll_timeout().is_some_and(|at| at <= now) {
+        if state.session.poll_timeout().is_some_and(|at| at <= now) {
             // A session that ends says so with `end`.
             let _ = state.session.handle_timeout(now);
         }

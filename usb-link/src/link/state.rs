@@ -17,6 +17,9 @@ use crate::transfers::Outlet;
 /// Longest transfer to a peer whose read size is not known yet: HELLO fits.
 const UNKNOWN_READ_BYTES: usize = bondwire_frame::limits::HELLO_MAX_BYTES;
 
+/// Of a device that has an interface like ours and no program that answers.
+const NOTHING_SAID: &str = "the device says nothing: Bondwire does not run on it, or hangs; start it there (`bondwire listen gadget:`)";
+
 /// The halves' view of a link, whatever it sends through.
 pub(super) trait Sending: Send + Sync + fmt::Debug {
     /// Waits for the session; answers the longest packet.
@@ -59,6 +62,8 @@ pub(super) struct State<O> {
     writer: Option<Waker>,
     /// Nobody has heard yet that the session is established.
     is_opening: bool,
+    /// Bytes that came before it was.
+    heard_bytes: u64,
 }
 
 impl<O: Outlet> Shared<O> {
@@ -73,6 +78,7 @@ impl<O: Outlet> Shared<O> {
             reader: None,
             writer: None,
             is_opening: true,
+            heard_bytes: 0,
         };
         Ok(Self { state: Mutex::new(state), origin: tokio::time::Instant::now() })
     }
@@ -114,7 +120,17 @@ impl<O: Outlet> State<O> {
             End::PeerReopened => io::ErrorKind::ConnectionReset,
             _ => io::ErrorKind::InvalidData,
         };
-        Some(io::Error::new(kind, end))
+        Some(match (end, self.heard_bytes) {
+            (End::NoAnswer, 0) => io::Error::new(kind, NOTHING_SAID),
+            (End::NoAnswer, bytes) => io::Error::new(
+                kind,
+                format!(
+                    "the device does not speak Bondwire ({bytes} bytes came that make no sense): run Bondwire on it, or leave \
+                 it out by naming the devices that are meant"
+                ),
+            ),
+            (end, _) => io::Error::new(kind, end),
+        })
     }
 
     /// Longest packet of the link, once established: it must fit one transfer, too.
@@ -124,9 +140,13 @@ impl<O: Outlet> State<O> {
 
     /// One transfer came.
     pub(super) fn handle_transfer(&mut self, now: Instant, bytes: &[u8]) {
+        if !self.session.is_established() {
+            self.heard_bytes += bytes.len() as u64;
+        }
         for frame in transfer::frames(bytes) {
-            // Lengths that do not add up: the rest of another session's transfer, or damage. What follows is lost.
-            let Ok(frame) = frame else { return };
+            // Lengths that do not add up: the rest of another session's transfer, or damage. What follows is lost, and
+            // counted as one frame without a checksum.
+            let frame = frame.unwrap_or_default();
             match self.session.handle_frame(now, frame) {
                 Ok(Received::Packet(packet)) => {
                     if self.copies.capacity() < packet.len() {

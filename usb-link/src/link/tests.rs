@@ -240,7 +240,65 @@ async fn a_device_that_says_nothing_is_given_up() {
     let (inlet, outlet) = cable.end(0);
     let error = UsbLink::open("usb test".into(), Role::Dialer, inlet, outlet).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    assert!(error.to_string().contains("no answer to HELLO"), "{error}");
+    assert!(error.to_string().starts_with("the device says nothing: "), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_speaks_something_else_is_told_from_one_that_says_nothing() {
+    let cable = Cable::default();
+    let (inlet, outlet) = cable.end(0);
+    cable.0[1].lock().unwrap().sent.push_back(b"220 ready\r\n".to_vec());
+    let error = UsbLink::open("usb test".into(), Role::Dialer, inlet, outlet).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(error.to_string().starts_with("the device does not speak Bondwire "), "{error}");
+    assert!(error.to_string().contains("11 bytes"), "{error}");
+}
+
+/// A device that sends nonsense faster than anybody can take it.
+struct Flood;
+
+impl Inlet for Flood {
+    fn read_bytes(&self) -> usize {
+        Speed::High.shape().transfer_bytes
+    }
+
+    fn poll_transfer(&mut self, _: &mut std::task::Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Poll::Ready(Ok(&[0, 9, 2, 0, 0, 0, 0, 1, 2, 3, 4]))
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_nonsense_does_not_stop_the_clock() {
+    let cable = Cable::default();
+    let dialled = tokio::spawn(UsbLink::open("usb test".into(), Role::Dialer, Flood, cable.end(0).1));
+    tokio::task::yield_now().await;
+    tokio::time::advance(2 * HELLO_TIMEOUT).await;
+    // Its task is always busy, so nothing is to be waited for.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(dialled.is_finished(), "it goes on for ever");
+    let error = dialled.await.unwrap().unwrap_err();
+    assert!(error.to_string().starts_with("the device does not speak Bondwire "), "{error}");
+}
+
+#[tokio::test]
+async fn transfers_whose_lengths_do_not_add_up_are_counted() {
+    let cable = Cable::default();
+    let (host, device) = pair_over(&cable).await;
+    let ((mut reader, _keep), (_keep_too, mut writer)) = (host.split(), device.split());
+    cable.0[1].lock().unwrap().sent.push_back(vec![0xff, 0xff, 1]);
+    let mut batch = PacketBatch::new(0);
+    batch.push(b"behind");
+    writer.send(&mut batch).await.unwrap();
+    let mut packets = Vec::new();
+    reader.receive(&mut packets).await.unwrap();
+    assert_eq!(packets, [b"behind"[..].to_vec()]);
+    assert_eq!(reader.link.counters().checksum_errors, 1);
 }
 
 #[tokio::test]
