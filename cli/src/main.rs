@@ -41,6 +41,7 @@ mod socket_file;
 mod speed;
 mod ssh;
 mod target;
+mod toml_file;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -3,7 +3,6 @@
 //! They stand in a TOML file that people may edit while programs run; the program changes it without touching comments.
 
 mod edit;
-mod error;
 mod file;
 mod name;
 mod watch;
