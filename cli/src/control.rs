@@ -18,10 +18,9 @@ pub(crate) mod status;
 
 use std::sync::Arc;
 
-use bondwire::Bond;
 use clap::Args;
 
-use self::program::{Dialling, PeerNaming, Program, Registered};
+use self::program::Program;
 use crate::failure::Failure;
 use crate::signals::Stop;
 
@@ -62,14 +61,9 @@ impl Control {
         })
     }
 
-    /// Lists a bond, as long as the answer lives.
-    pub(crate) fn register(
-        &self,
-        bond: &Bond,
-        peer_name: PeerNaming,
-        dialling: Option<Dialling>,
-    ) -> Registered {
-        self.program.register(bond.clone(), peer_name, dialling)
+    /// The running command, to list bonds in.
+    pub(crate) fn program(&self) -> &Arc<Program> {
+        &self.program
     }
 
     /// Closes the socket, and waits until its file is gone.

@@ -102,19 +102,17 @@ impl LinkTable {
         specs: Vec<LinkSpec>,
         config: Option<DiscoveryConfig>,
     ) -> Result<Self, Excluded> {
+        Self::check(&specs, config.as_ref())?;
         let rows = specs.into_iter().map(|spec| Row { spec, dialled: Dialled::No, note: None }).collect();
         let table = Mutex::new(Table { rows, ..Table::default() });
-        let table = Self { media, config, table, changed: watch::Sender::new(()) };
-        table.lock().rows.iter().try_for_each(|row| table.check(&row.spec))?;
-        Ok(table)
+        Ok(Self { media, config, table, changed: watch::Sender::new(()) })
     }
 
-    /// Whether the filters let a link be.
-    fn check(&self, spec: &LinkSpec) -> Result<(), Excluded> {
-        match &self.config {
-            Some(config) if discovery::given(spec, config).is_none() => discovery::check(spec, config),
-            _ => Ok(()),
-        }
+    /// Whether the filters let links be.
+    pub(crate) fn check(specs: &[LinkSpec], config: Option<&DiscoveryConfig>) -> Result<(), Excluded> {
+        let Some(config) = config else { return Ok(()) };
+        let stand = specs.iter().filter(|spec| discovery::given(spec, config).is_none());
+        stand.into_iter().try_for_each(|spec| discovery::check(spec, config))
     }
 
     /// Dials all links for `bond`, each for what it was last set to.
@@ -189,7 +187,7 @@ impl LinkTable {
         if table.rows.len() >= LINKS_MAX {
             return Err(AddError::TooMany);
         }
-        self.check(&spec)?;
+        Self::check(std::slice::from_ref(&spec), self.config.as_ref())?;
         let mut row = Row { spec, dialled: Dialled::No, note: None };
         let Table { bond, rows, discovery } = &mut *table;
         if let Some(bond) = bond {

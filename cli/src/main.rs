@@ -13,6 +13,7 @@
 mod access;
 mod addresses;
 mod commands;
+mod connecting;
 mod control;
 mod demo;
 mod devices;
@@ -25,6 +26,7 @@ mod link_options;
 mod link_spec;
 mod link_table;
 mod links;
+mod listening;
 mod logging;
 mod medium;
 mod options;

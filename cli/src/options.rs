@@ -1,6 +1,7 @@
 //! Arguments that several commands share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bondwire::{BondConfig, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
@@ -9,8 +10,11 @@ use crate::discovery::{DiscoveryOptions, PeerPaths};
 use crate::failure::{Exit, Failure};
 use crate::keys;
 use crate::link_spec::LinkSpec;
+use crate::link_table::LinkTable;
+use crate::medium::Media;
 use crate::pairing::Invitation;
 use crate::peers::{PeerName, PeersFile};
+use crate::session::SessionPlan;
 use crate::ssh::Login;
 use crate::target::Target;
 
@@ -238,6 +242,26 @@ impl PeerOptions {
                 format!("{name} says who the peer is; leave out --peer, --pair and --accept-any-peer"),
             )),
         }
+    }
+
+    /// What it takes to open bonds to `destination` with these options.
+    pub(crate) fn plan(&self, destination: Destination) -> Result<SessionPlan, Failure> {
+        let Destination { links, peer, paths } = destination;
+        // Before a key is made.
+        Media::check_dialled(&links)?;
+        let found = self.discovery.config(&paths);
+        LinkTable::check(&links, found.as_ref()).map_err(|excluded| Failure::new(Exit::Usage, excluded))?;
+        let config = self.cipher.bond_config()?;
+        let identity = match peer {
+            PeerProof::Invitation(_) => self.key.load_for_pairing()?,
+            PeerProof::Key(_) => self.key.load()?,
+            PeerProof::Nothing => {
+                tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
+                self.key.load()?
+            }
+        };
+        let first_link_timeout = Duration::from_secs(self.timeout);
+        Ok(SessionPlan { identity, peer, links, found, config, first_link_timeout })
     }
 
     /// A remembered peer, over other links if some are named.

@@ -71,4 +71,10 @@ impl Peers {
     pub(crate) fn with_key(&self, key: &PublicKey) -> Option<&Peer> {
         self.iter().find(|peer| peer.key == *key)
     }
+
+    /// These peers, and of `others` those that share neither name nor key with one of them.
+    pub(crate) fn before(&self, others: &Self) -> Self {
+        let is_new = |peer: &&Peer| self.named(&peer.name).is_none() && self.with_key(&peer.key).is_none();
+        Self(self.iter().chain(others.iter().filter(is_new)).cloned().collect())
+    }
 }

@@ -106,7 +106,7 @@ impl Speed {
             measure: Duration::from_secs(self.seconds),
             streams: self.streams,
         };
-        let session = Session::new(&self.peer, None)?;
+        let session = Session::new(self.peer.plan(self.peer.destination(None)?)?)?;
         let start = Instant::now();
         let dialled = session.dial()?;
         let work = async {

@@ -137,6 +137,7 @@ pub(crate) async fn serve(bind: &Address, carrier: &Carrier, stream: BondStream)
     let _goodbye = Goodbye(bind);
     let route = Route {
         carrier: watch::channel(carrier.clone()).1,
+        drain: carrier.drain.clone(),
         label: Arc::from(format!("{RETURN_LABEL_PREFIX}{}", writer.id())),
         class,
         about: Arc::from(format!("the peer's end of {bind}")),
