@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod check;
 mod completions;
 mod connect;
 mod demo;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Listen(listen::Listen),
     /// Bond several links to a peer, and forward TCP ports through the bond
     Connect(connect::Connect),
+    /// Say what is wrong with a configuration file, or in one line what it comes to
+    Check(check::Check),
     /// Show the running bonds: their links, what each carries, and why one carries nothing
     #[cfg(unix)]
     Status(status::Status),
@@ -95,6 +98,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Keygen(command) => command.run(),
         Command::Pubkey(command) => command.run(),
+        Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Peers(command) => command.run(),
         Command::Devices(command) => command.run().await,

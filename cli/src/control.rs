@@ -33,6 +33,13 @@ pub(crate) struct ControlOption {
     control: Option<String>,
 }
 
+impl ControlOption {
+    /// The name that is wanted.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.control.as_deref()
+    }
+}
+
 /// A running command that listens on its control socket.
 pub(crate) struct Control {
     program: Arc<Program>,

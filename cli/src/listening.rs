@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::forward::carrier::Carrier;
 use crate::forward::drain::Drain;
 use crate::link_spec::LinkSpec;
-use crate::medium::{Accepting, Media};
+use crate::medium::{Accepting, CABLES_CONNECT, Media, Medium};
 use crate::peers::{PeerName, PeersFile, PeersWatch};
 use crate::service::{self, Services, close_code};
 use crate::{events, keys, session};
@@ -29,6 +29,20 @@ const PEERS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const NOT_ALLOWED: &str = "your key was removed from the peers of this host; pair again";
 /// What peers read when this program ends.
 const LISTENER_ENDS: &str = "the listener ends";
+
+/// Whether `links` can be listened on.
+pub(crate) fn check(links: &[LinkSpec]) -> Result<(), Failure> {
+    Media::check(links)?;
+    if let Some(link) = links.iter().find(|link| !link.options.is_default()) {
+        return Err(Failure::configuration(format!(
+            "{link}: policy=, cap= and the like go with the end that connects"
+        )));
+    }
+    match links.iter().find(|link| matches!(link.medium, Medium::Usb(_))) {
+        Some(link) => Err(Failure::configuration(format!("{link}: {CABLES_CONNECT}"))),
+        None => Ok(()),
+    }
+}
 
 /// Where to listen and whom to let in: what a command line or a configuration comes to.
 pub(crate) struct ListenPlan {
@@ -92,7 +106,7 @@ impl Listening {
     /// Opens the LINKs. Bonds that come in wait for [`run`](Self::run).
     pub(crate) async fn start(plan: ListenPlan, drain: Drain) -> Result<Self, Failure> {
         let ListenPlan { identity, links, config, grants, peers_file, pairing_name, told } = plan;
-        Media::check(&links)?;
+        check(&links)?;
         let peers = PeersWatch::start(peers_file)?;
         let allowed = match &grants.always {
             Always::Anyone => AllowedPeers::Any,
@@ -134,11 +148,6 @@ impl Listening {
 
     /// Takes links by an acceptor with this number.
     async fn accept(&mut self, number: u32, link: LinkSpec) -> Result<(), Failure> {
-        if !link.options.is_default() {
-            return Err(Failure::configuration(format!(
-                "{link}: policy=, cap= and the like go with the end that connects"
-            )));
-        }
         let at_link = |error| Failure::configuration(format!("{link}: {error}"));
         let accepted = self.media.accept(&link.medium, (&self.listener, &self.own_key), number).await;
         let Accepting { name, listening } = accepted.map_err(at_link)?;

@@ -13,6 +13,7 @@
 mod access;
 mod addresses;
 mod commands;
+mod config;
 mod connecting;
 mod control;
 mod demo;

@@ -8,7 +8,7 @@ mod name;
 mod watch;
 
 pub(crate) use edit::{NewPeer, Remembered, WantedName};
-pub(crate) use file::PeersFile;
+pub(crate) use file::{Entry, PeersFile};
 pub(crate) use name::PeerName;
 pub(crate) use watch::{Change, PeersWatch};
 

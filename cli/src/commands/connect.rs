@@ -8,12 +8,13 @@ use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::config::{Config, ConnectText, General};
 use crate::connecting::{self, Connecting, Naming, REOPEN_PAUSE};
 use crate::control::{Control, ControlOption};
 use crate::failure::{Exit, Failure};
 use crate::forward::drain::Drain;
 use crate::forward::pipe;
-use crate::forward::spec::{Forward, PipeForward, SocksForward};
+use crate::forward::spec::{Forward, ForwardOption, PipeForward, SocksForward};
 use crate::forward::table::LocalEnd;
 use crate::logging::Quietness;
 use crate::options::PeerOptions;
@@ -22,6 +23,7 @@ use crate::peers::{NewPeer, PeerName, PeersFile, WantedName};
 use crate::service::close_code;
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
+use crate::ssh::Login;
 use crate::{keys, pairing, signals};
 
 /// The option that names the peer, for messages.
@@ -56,6 +58,9 @@ pub(crate) struct Connect {
     pipe: Option<PipeForward>,
     #[command(flatten)]
     control: ControlOption,
+    /// Print the configuration file with which `bondwire up` does the same, and end
+    #[arg(long, conflicts_with_all = ["pair", "name", "pipe"])]
+    print_config: bool,
 }
 
 impl Connect {
@@ -65,6 +70,9 @@ impl Connect {
     }
 
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
+        if self.print_config {
+            return self.print();
+        }
         let introduction = Introduction { file: self.peer.peers.file()?, name: self.name };
         let ssh = if self.pair.is_none() { self.peer.ssh_login()? } else { None };
         introduction.check(self.pair.is_some() || ssh.is_some())?;
@@ -101,6 +109,38 @@ impl Connect {
         ended
     }
 }
+
+impl Connect {
+    fn print(&self) -> Result<(), Failure> {
+        if let Some(Login { target, .. }) = self.peer.ssh_login()? {
+            let what =
+                format!("ssh:{target} is for commands; pair once, and name the peer's links for a service");
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        // Says what is wrong with the arguments as such.
+        self.peer.destination(None)?;
+        let peers = self.peer.peers.file()?.load()?;
+        let key = self.peer.peer_key();
+        let of_key = key.and_then(|key| Some(peers.with_key(&key)?.name.to_string()));
+        let name = self.peer.peer_name().or(of_key);
+        let local = self.local.iter().cloned().map(ForwardOption::Local);
+        let remote = self.remote.iter().cloned().map(ForwardOption::Remote);
+        let socks = self.socks.iter().cloned().map(ForwardOption::Socks);
+        let text = ConnectText {
+            name: name.as_deref().unwrap_or(UNKNOWN_PEER),
+            links: &self.peer.links(),
+            peer: key,
+            accept_any_peer: self.peer.accepts_any_peer(),
+            cipher: &self.peer.cipher,
+            paths: &self.peer.discovery.paths(),
+            forwards: &local.chain(remote).chain(socks).collect::<Vec<_>>(),
+        };
+        Config::print(&text.file(&General::of(&self.peer.key, &self.peer.peers, &self.control)?))
+    }
+}
+
+/// What the section of a peer is called that has no name.
+const UNKNOWN_PEER: &str = "server";
 
 /// What stays while one bond takes the place of another.
 struct Running<'a> {

@@ -5,6 +5,7 @@ use bondwire::limits::PAIRING_TOKEN_VALID;
 use clap::Args;
 
 use crate::access::{Always, Grants};
+use crate::config::{Config, General, ListenText};
 use crate::control::{Control, ControlOption};
 use crate::discovery::FilterOptions;
 use crate::failure::{Exit, Failure};
@@ -57,6 +58,9 @@ pub(crate) struct Listen {
     filter: FilterOptions,
     #[command(flatten)]
     control: ControlOption,
+    /// Print the configuration file with which `bondwire up` does the same, and end
+    #[arg(long, conflicts_with_all = ["pair", "until_eof"])]
+    print_config: bool,
 }
 
 fn parse_pair(text: &str) -> Result<PeerName, String> {
@@ -70,6 +74,9 @@ fn parse_pair(text: &str) -> Result<PeerName, String> {
 
 impl Listen {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
+        if self.print_config {
+            return self.print();
+        }
         Media::check(&self.links)?;
         if self.until_eof && self.links.iter().any(LinkSpec::is_stdio) {
             let message = "a stdio: link and --until-eof both want standard input; use one of them";
@@ -95,6 +102,20 @@ impl Listen {
         listening.end().await;
         control.close().await;
         ended
+    }
+
+    fn print(&self) -> Result<(), Failure> {
+        let text = ListenText {
+            links: &self.links,
+            allow: &self.allow,
+            accept_any_peer: self.accept_any_peer,
+            permit_open: &self.permit_open,
+            permit_listen: &self.permit_listen,
+            cipher: &self.cipher,
+            discover: !self.no_discover,
+            filter: &self.filter,
+        };
+        Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control)?))
     }
 
     fn plan(&self) -> Result<ListenPlan, Failure> {

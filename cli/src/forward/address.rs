@@ -111,6 +111,11 @@ impl Address {
         if is_udp { Self::Udp(address) } else { Self::Tcp(address) }
     }
 
+    /// Whether the system chooses the port.
+    pub(crate) fn is_any_port(&self) -> bool {
+        matches!(self, Self::Tcp(address) | Self::Udp(address) if address.port == 0)
+    }
+
     /// The address as it stands in a stream's label.
     pub(crate) fn label(&self) -> String {
         match self {

@@ -238,7 +238,9 @@ mod tests {
 
     #[test]
     fn forwards_stand_in_a_configuration_with_their_options() {
-        for text in ["-L 8080:localhost:80,class=interactive", "-R 0:h:22", "-D [::1]:1080", "-L udp/5353:h:53"] {
+        for text in
+            ["-L 8080:localhost:80,class=interactive", "-R 0:h:22", "-D [::1]:1080", "-L udp/5353:h:53"]
+        {
             assert_eq!(text.parse::<ForwardOption>().unwrap().to_string(), text);
         }
         let close = "-L8080:localhost:80".parse::<ForwardOption>().unwrap();
