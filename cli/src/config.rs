@@ -18,7 +18,7 @@ use std::time::Duration;
 use bondwire::{Identity, PublicKey};
 use bondwire_tcp::AddressFilter;
 
-use crate::access::Grants;
+use crate::access::{Always, Grants};
 use crate::discovery::{DiscoveryOptions, PeerPaths};
 use crate::failure::{Exit, Failure};
 use crate::forward::spec::ForwardOption;
@@ -103,6 +103,12 @@ impl Config {
 }
 
 impl ListenConfig {
+    /// Whether a running listener can become as `new` says.
+    pub(crate) fn is_compatible(&self, new: &Self) -> bool {
+        let open_to_all = |config: &Self| config.grants.always == Always::Anyone;
+        self.cipher == new.cipher && open_to_all(self) == open_to_all(new)
+    }
+
     pub(crate) fn plan(&self, identity: Identity, peers_file: PeersFile) -> Result<ListenPlan, Failure> {
         Ok(ListenPlan {
             identity,

@@ -93,9 +93,8 @@ impl Connecting {
         self.end_quotas().await;
         let before = std::mem::replace(&mut self.session, session);
         before.ended().await;
-        self.reopen()?;
         self.quotas = watch_quotas(&self.session, &self.current);
-        Ok(())
+        self.reopen()
     }
 
     async fn end_quotas(&mut self) {

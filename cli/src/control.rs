@@ -34,6 +34,11 @@ pub(crate) struct ControlOption {
 }
 
 impl ControlOption {
+    /// A name that is given otherwise.
+    pub(crate) fn named(name: String) -> Self {
+        Self { control: Some(name) }
+    }
+
     /// The name that is wanted.
     pub(crate) fn name(&self) -> Option<&str> {
         self.control.as_deref()

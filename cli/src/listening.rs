@@ -157,6 +157,47 @@ impl Listening {
         Ok(())
     }
 
+    /// Listens on `links` and lets in whom `grants` say from now on. If a link cannot be listened on, all stays as it was. Bonds
+    /// stay, but for those of peers that may come in no longer.
+    pub(crate) async fn change(
+        &mut self,
+        links: &[LinkSpec],
+        grants: Grants,
+        told: Option<AddressFilter>,
+    ) -> Result<(), Failure> {
+        let before: Vec<_> = self.acceptors.iter().map(|acceptor| acceptor.link.clone()).collect();
+        if let Err(failure) = self.set_links(links).await {
+            // They were listened on a moment ago.
+            if let Err(lost) = self.set_links(&before).await {
+                tracing::error!("no longer listening: {lost}");
+            }
+            return Err(failure);
+        }
+        let numbered =
+            self.acceptors.iter().map(|acceptor| (acceptor.number, acceptor.link.clone())).collect();
+        self.access.set(grants, numbered);
+        self.apply();
+        self.filter = told;
+        self.tell();
+        Ok(())
+    }
+
+    async fn set_links(&mut self, wanted: &[LinkSpec]) -> Result<(), Failure> {
+        // First those that go: a new one may want the same port.
+        let gone: Vec<_> =
+            self.acceptors.extract_if(.., |acceptor| !wanted.contains(&acceptor.link)).collect();
+        for Acceptor { number, link, .. } in gone {
+            self.listener.remove_acceptors(number).await;
+            tracing::info!("no longer listening on {link}");
+        }
+        for link in wanted {
+            if !self.acceptors.iter().any(|acceptor| acceptor.link == *link) {
+                self.accept(self.last_number + 1, link.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// What peers are told that come in from now on.
     fn tell(&mut self) {
         let listening = self.listening().map(|(number, at)| (number, at.clone())).collect();

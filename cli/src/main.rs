@@ -45,6 +45,8 @@ mod speed;
 mod ssh;
 mod target;
 mod toml_file;
+#[cfg(unix)]
+mod up;
 
 use std::io::Write;
 use std::process::ExitCode;

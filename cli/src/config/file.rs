@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bondwire::limits::LINKS_MAX;
 use serde_spanned::Spanned;
 
 use super::entries::{ConnectEntry, Document, ListenEntry, Placed};
@@ -201,6 +202,9 @@ impl Reading<'_> {
         }
         if known.is_empty() {
             return Err(self.error(at, "no link; name at least one, such as \"tcp:192.0.2.1:7700\""));
+        }
+        if known.len() > LINKS_MAX {
+            return Err(self.error(at, format!("{} links; a bond has at most {LINKS_MAX}", known.len())));
         }
         Ok((at, known))
     }

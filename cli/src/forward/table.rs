@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::carrier::{self, Carrier};
 use super::drain::Drain;
 use super::inlet::{Inlet, Route};
-use super::remote::Asked;
+use super::remote::{self, Asked};
 use super::socks::SocksInlet;
 use super::spec::{Forward, SocksForward};
 use crate::control::protocol::{CommandError, ForwardKind};
@@ -97,6 +97,12 @@ impl Forwards {
         let text = format!("-R {} to {}", forward.bind, forward.target);
         let asked = Asked::first(forward, &carrier).await?;
         Ok(self.keep(text, tokio::spawn(asked.keep(bonds))))
+    }
+
+    /// Asks the peer to listen for a `-R` until it does; answers the forward's number at once.
+    pub(crate) fn keep_asking(&self, forward: Forward) -> u64 {
+        let text = format!("-R {} to {}", forward.bind, forward.target);
+        self.keep(text, tokio::spawn(remote::keep_asking(forward, self.bonds.clone())))
     }
 
     /// Opens a forward in the form of the option that `kind` names.
