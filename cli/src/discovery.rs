@@ -77,7 +77,7 @@ impl PeerPaths {
     }
 
     /// These, where whoever says which paths are to be found wants them to be found.
-    pub(crate) fn as_wishes(self) -> Self {
+    pub(crate) fn into_wishes(self) -> Self {
         let says_which = self != Self { discover: self.discover, ..Self::default() };
         Self { discover: self.discover.or(says_which.then_some(true)), ..self }
     }
@@ -128,7 +128,7 @@ impl DiscoveryOptions {
 
     /// What to find; nothing if links are only those that are named. `usual` says what holds if no option says it.
     pub(crate) fn config(&self, usual: &PeerPaths) -> Option<DiscoveryConfig> {
-        let paths = self.paths().as_wishes().or(usual);
+        let paths = self.paths().into_wishes().or(usual);
         paths.discover.unwrap_or(false).then(|| DiscoveryConfig {
             filter: AddressFilter {
                 interfaces: paths.interfaces.unwrap_or_default(),

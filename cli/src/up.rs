@@ -83,8 +83,10 @@ impl Service {
         }
         for (name, config) in &self.config.connect {
             let ends = bonds::open_ends(&config.forwards).await?;
-            let bond = RunningBond::start(name, config, &self.identity, self.control.program(), &self.drain)?;
-            self.bonds.entry(name.clone()).insert_entry(bond).get_mut().forward(ends);
+            let program = self.control.program();
+            let mut bond = RunningBond::start(name, config, &self.identity, program, &self.drain)?;
+            bond.forward(ends);
+            self.bonds.insert(name.clone(), bond);
         }
         Ok(())
     }
@@ -186,9 +188,11 @@ impl Service {
             changes.push(self.prepare(name, config, &new).await?);
         }
         self.follow_listen(&new).await?;
-        let gone = self.bonds.extract_if(.., |name, _| !new.connect.contains_key(name));
-        let mut ends: JoinSet<_> = gone.map(|(_, bond)| bond.end(FAREWELL_TIMEOUT)).collect();
-        while ends.join_next().await.is_some() {}
+        let gone: Vec<_> =
+            self.bonds.keys().filter(|name| !new.connect.contains_key(name)).cloned().collect();
+        let gone = gone.iter().filter_map(|name| self.bonds.remove(name));
+        let ends: JoinSet<_> = gone.map(|bond| bond.end(FAREWELL_TIMEOUT)).collect();
+        ends.join_all().await;
         // All that closes, before anything opens in its place.
         for Change { name, forwards, .. } in &changes {
             if let Some(bond) = self.bonds.get_mut(name) {

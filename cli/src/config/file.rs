@@ -137,8 +137,8 @@ impl Reading<'_> {
         };
         Media::check_dialled(&links).map_err(|error| self.error(at_links.clone(), error))?;
         let paths = match &remembered {
-            Some(peer) => own_paths.as_wishes().or(&peer.paths).or(&PeerPaths::found()),
-            None => own_paths.as_wishes(),
+            Some(peer) => own_paths.into_wishes().or(&peer.paths).or(&PeerPaths::found()),
+            None => own_paths.into_wishes(),
         };
         let found = DiscoveryOptions::default().config(&paths);
         LinkTable::check(&links, found.as_ref()).map_err(|error| self.error(at_links, error))?;

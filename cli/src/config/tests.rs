@@ -83,6 +83,18 @@ fn a_file_is_read_with_all_its_keys() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn the_example_is_right() {
+    let folder = TempDir::new().unwrap();
+    let config =
+        file::parse(&folder.path().join("f.toml"), include_str!("../../../docs/bondwire.toml")).unwrap();
+    assert_eq!(config.connect.keys().map(PeerName::as_str).collect::<Vec<_>>(), ["lab", "server"]);
+    assert_eq!(config.connect[&name("server")].forwards.len(), 4);
+    assert_eq!(config.connect[&name("lab")].links.len(), 4);
+    assert_eq!(config.listen.unwrap().grants.configured.iter().count(), 2);
+}
+
 #[test]
 fn what_is_left_out_is_as_on_the_command_line() {
     let folder = Folder::new();
@@ -93,18 +105,27 @@ fn what_is_left_out_is_as_on_the_command_line() {
     assert_eq!(config.drain, Duration::from_secs(10));
 }
 
-#[test]
-fn every_fault_has_its_place_and_what_was_meant() {
+/// A section that lacks only its links.
+fn bond() -> String {
+    format!("[connect.a]\npeer = \"{}\"\n", key(1))
+}
+
+#[track_caller]
+fn assert_faults(cases: &[(String, &str)]) {
     let folder = Folder::new();
+    for (text, fault) in cases {
+        let found = folder.fault(text);
+        assert!(found.starts_with(fault), "{text}\n{found}\n{fault}");
+    }
+}
+
+#[test]
+fn faults_of_links_have_their_place_and_what_was_meant() {
+    let bond = bond();
     let one = key(1);
-    let bond = format!("[connect.a]\npeer = \"{one}\"\n");
     let cases = [
-        ("conect.a.links = []".to_owned(), ":2:1: unknown key \"conect\"; did you mean \"connect\"?"),
+        (bond.clone(), ":2:10: no link to a; name some"),
         (format!("{bond}link = []"), ":4:1: unknown key \"link\"; did you mean \"links\"?"),
-        (
-            "[listen]\nlinks = [\"tcp:*\"]\npermit_open = []".to_owned(),
-            ":4:1: unknown key \"permit_open\"; did you mean \"permit-open\"?",
-        ),
         (format!("{bond}zzz = 1"), ":4:1: unknown key \"zzz\"; keys are links, peer, "),
         (format!("{bond}links = \"tcp:h\""), ":4:9: invalid type: string \"tcp:h\", expected a sequence"),
         (format!("{bond}links = [7]"), ":4:10: invalid type: integer `7`, expected a string"),
@@ -116,23 +137,6 @@ fn every_fault_has_its_place_and_what_was_meant() {
         (format!("{bond}links = [\"tcp:h\", \"tcp:i\",\n  \"tcp:h\"]"), ":5:3: tcp:h stands there twice"),
         (format!("{bond}links = []"), ":4:9: no link; name at least one"),
         (format!("{bond}links = [\"stdio:\"]"), ":4:10: stdio: is for commands"),
-        (bond.clone(), ":2:10: no link to a; name some"),
-        (
-            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"8080:localhost:80\"]"),
-            ":5:13: \"8080:localhost:80\": write -L, -R or -D in front",
-        ),
-        (
-            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-L 8080\"]"),
-            ":5:13: \"-L 8080\": write [bind:]port:host:port",
-        ),
-        (
-            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-L 8:h:1\", \"-D 8\"]"),
-            ":5:25: -D 8: another forward of this file listens on localhost:8",
-        ),
-        (
-            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-R 8:h:1\", \"-R 8:h:1\"]"),
-            ":5:25: -R 8:h:1 stands there twice",
-        ),
         (
             format!("{bond}links = [\"tcp:h\"]\naccept-any-peer = true"),
             ":2:10: accept-any-peer takes everybody",
@@ -149,6 +153,52 @@ fn every_fault_has_its_place_and_what_was_meant() {
         (
             format!("{bond}links = [\"tcp:h,iface=wlan0\"]\ninterfaces = \"eth0\""),
             ":4:9: tcp:h,iface=wlan0 leaves by wlan0",
+        ),
+        (format!("{bond}links = [\"tcp:h\"]\n[connect.a]"), ":5:"),
+    ];
+    assert_faults(&cases);
+    #[cfg(unix)]
+    {
+        let twice = format!(
+            "{bond}links = [\"serial:/dev/ttyS1\"]\n[connect.b]\npeer = \"{one}\"\nlinks = [\"serial:/dev/ttyS1,baud=9600\"]"
+        );
+        let fault = Folder::new().fault(&twice);
+        assert!(fault.starts_with(":7:10: serial port /dev/ttyS1 stands there twice"), "{fault}");
+    }
+}
+
+#[test]
+fn faults_of_forwards_have_their_place_and_what_was_meant() {
+    let bond = bond();
+    let cases = [
+        (
+            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"8080:localhost:80\"]"),
+            ":5:13: \"8080:localhost:80\": write -L, -R or -D in front",
+        ),
+        (
+            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-L 8080\"]"),
+            ":5:13: \"-L 8080\": write [bind:]port:host:port",
+        ),
+        (
+            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-L 8:h:1\", \"-D 8\"]"),
+            ":5:25: -D 8: another forward of this file listens on localhost:8",
+        ),
+        (
+            format!("{bond}links = [\"tcp:h\"]\nforwards = [\"-R 8:h:1\", \"-R 8:h:1\"]"),
+            ":5:25: -R 8:h:1 stands there twice",
+        ),
+    ];
+    assert_faults(&cases);
+}
+
+#[test]
+fn faults_of_sections_have_their_place_and_what_was_meant() {
+    let one = key(1);
+    let cases = [
+        ("conect.a.links = []".to_owned(), ":2:1: unknown key \"conect\"; did you mean \"connect\"?"),
+        (
+            "[listen]\nlinks = [\"tcp:*\"]\npermit_open = []".to_owned(),
+            ":4:1: unknown key \"permit_open\"; did you mean \"permit-open\"?",
         ),
         ("[connect.sever]".to_owned(), ":2:10: no peer is called sever; there are server; or say who it is"),
         ("[connect.\"a b\"]".to_owned(), ":2:10: a name is made of letters"),
@@ -167,21 +217,9 @@ fn every_fault_has_its_place_and_what_was_meant() {
         ),
         (String::new(), ": it opens no bond and takes none"),
         ("[connect.a\n".to_owned(), ":2:"),
-        (format!("{bond}links = [\"tcp:h\"]\n[connect.a]"), ":5:"),
         ("[peer.x]\nkey = 7".to_owned(), ":3:7: invalid type: integer `7`"),
     ];
-    for (text, fault) in cases {
-        let found = folder.fault(&text);
-        assert!(found.starts_with(fault), "{text}\n{found}\n{fault}");
-    }
-    #[cfg(unix)]
-    {
-        let twice = format!(
-            "{bond}links = [\"serial:/dev/ttyS1\"]\n[connect.b]\npeer = \"{one}\"\nlinks = [\"serial:/dev/ttyS1,baud=9600\"]"
-        );
-        let fault = folder.fault(&twice);
-        assert!(fault.starts_with(":7:10: serial port /dev/ttyS1 stands there twice"), "{fault}");
-    }
+    assert_faults(&cases);
 }
 
 #[test]
@@ -245,7 +283,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     assert_eq!((&board.links[..], &board.forwards[..]), (&links[..], &forwards[..]));
     assert_eq!(read.key.as_deref(), Some(Path::new("/k \"x\"")));
     assert_eq!((&board.way.cipher, board.way.peer), (text.cipher, text.peer));
-    assert_eq!(board.way.paths, paths.as_wishes());
+    assert_eq!(board.way.paths, paths.into_wishes());
 
     // Nothing but a name: everything else stands there as a comment.
     let (cipher, paths) = (CipherOptions::default(), PeerPaths::default());

@@ -46,7 +46,7 @@ enum Order {
 
 /// A forward, and what is open for it on this host.
 pub(super) enum OpenForward {
-    Local(ForwardOption, LocalEnd),
+    Local(ForwardOption, Box<LocalEnd>),
     /// Opens at the peer.
     Remote(ForwardOption),
     /// Opens when another one has closed.
@@ -60,7 +60,7 @@ impl OpenForward {
             ForwardOption::Socks(forward) => LocalEnd::socks(forward).await?,
             ForwardOption::Remote(_) => return Ok(Self::Remote(option)),
         };
-        Ok(Self::Local(option, end))
+        Ok(Self::Local(option, Box::new(end)))
     }
 }
 
@@ -123,7 +123,7 @@ impl RunningBond {
     pub(super) fn forward(&mut self, ends: Vec<OpenForward>) {
         for end in ends {
             let (option, number) = match end {
-                OpenForward::Local(option, end) => (option, self.forwards.start(end)),
+                OpenForward::Local(option, end) => (option, self.forwards.start(*end)),
                 OpenForward::Remote(ForwardOption::Remote(forward)) => {
                     let number = self.forwards.keep_asking(forward.clone());
                     (ForwardOption::Remote(forward), number)
