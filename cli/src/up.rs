@@ -17,6 +17,7 @@ use self::bonds::{OpenForward, RunningBond};
 use self::listener::RunningListener;
 use self::manager::Manager;
 use self::sleep::Sleep;
+use crate::access::Always;
 use crate::config::{Config, ConnectConfig};
 use crate::control::{Control, ControlOption};
 use crate::failure::Failure;
@@ -77,6 +78,9 @@ impl Service {
 
     async fn open_all(&mut self) -> Result<(), Failure> {
         if let Some(listen) = &self.config.listen {
+            if listen.grants.always == Always::Anyone {
+                tracing::warn!("accept-any-peer: whoever reaches a link is let in");
+            }
             let plan = listen.plan(self.identity.clone(), self.config.peers_file.clone())?;
             let program = self.control.program();
             self.listener = Some(RunningListener::start(plan, program, &self.drain).await?);

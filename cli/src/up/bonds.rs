@@ -111,6 +111,9 @@ impl RunningBond {
         let session = Arc::new(Session::new(config.plan(identity.clone())?)?);
         let links = Arc::clone(&session.links);
         let about: Arc<str> = format!("{name}: ").into();
+        if config.way.peer.is_none() {
+            tracing::warn!("{about}accept-any-peer: anyone on the path can be the peer");
+        }
         let naming = Naming { peer: Arc::new(OnceLock::from(name.to_string())), about: Arc::clone(&about) };
         let connecting = Connecting::start(session, Arc::clone(program), naming, drain.clone())?;
         let forwards = Arc::clone(connecting.forwards());
