@@ -10,6 +10,7 @@ use bondwire_core::handshake::{Attachment, LinkOffer, PairingToken, Step, TokenI
 use bondwire_core::id::{BondId, PublicKey, Role};
 use bondwire_core::streams::streams_allowed;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::bond::Bond;
@@ -33,6 +34,8 @@ use crate::link::{Acceptor, LinkDescription, PacketLink, PacketReader, PacketWri
 pub struct Listener {
     registry: Arc<Registry>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Bond>>,
+    /// The tasks of the acceptors, by their numbers.
+    acceptors: Mutex<Vec<(u32, JoinHandle<()>)>>,
 }
 
 /// What the links of a listener share.
@@ -73,7 +76,11 @@ impl Listener {
             queue,
             stopped: watch::Sender::new(false),
         };
-        Ok(Self { registry: Arc::new(registry), accepted: tokio::sync::Mutex::new(accepted) })
+        Ok(Self {
+            registry: Arc::new(registry),
+            accepted: tokio::sync::Mutex::new(accepted),
+            acceptors: Mutex::default(),
+        })
     }
 
     /// Waits for the next bond. Cancel safe. Its peer is authenticated; whether it is welcome is told by
@@ -102,7 +109,7 @@ impl Listener {
     pub fn add_acceptor_as(&self, number: u32, acceptor: impl Acceptor) {
         let registry = self.registry.clone();
         let mut stopped = registry.stopped.subscribe();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::select! {
                 // First, so that a listener that is gone complains of nothing.
                 biased;
@@ -110,6 +117,37 @@ impl Listener {
                 () = accept_links(registry, acceptor, number) => {}
             }
         });
+        self.acceptors().push((number, task));
+    }
+
+    /// Takes no more links from the acceptors with this number, and waits until what they listened on is free. Links that
+    /// came in by them stay.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use bondwire::{Identity, ListenConfig, Listener, link::memory};
+    /// struct Never;
+    /// impl bondwire::link::Acceptor for Never {
+    ///     type Link = memory::MemoryLink;
+    ///     fn name(&self) -> String { "never".to_owned() }
+    ///     async fn accept(&mut self) -> std::io::Result<Self::Link> { std::future::pending().await }
+    /// }
+    /// let listener = Listener::new(&Identity::generate()?, ListenConfig::allow([]))?;
+    /// listener.add_acceptor_as(7, Never);
+    /// listener.remove_acceptors(7).await;
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn remove_acceptors(&self, number: u32) {
+        let removed: Vec<_> = self.acceptors().extract_if(.., |(of, _)| *of == number).collect();
+        for (_, task) in removed {
+            task.abort();
+            // It was aborted, which is how it ends.
+            let _ = task.await;
+        }
+    }
+
+    fn acceptors(&self) -> std::sync::MutexGuard<'_, Vec<(u32, JoinHandle<()>)>> {
+        self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets `peer` open bonds from now on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bondwire_core::config::LinkPolicy;
 use bondwire_core::event::LinkState;
 use bondwire_core::id::LinkId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::connector::Connector;
@@ -27,6 +27,8 @@ struct Status {
     now: watch::Sender<DialerState>,
     wishes: Mutex<Wishes>,
     stopped: watch::Sender<bool>,
+    /// Somebody knows that now is a good time to dial.
+    hurried: Notify,
     shared: Arc<Shared>,
 }
 
@@ -97,6 +99,36 @@ impl DialerHandle {
         }
     }
 
+    /// Finds out at once how things stand: probes its link, however lately that was heard, or dials now if there is none. For
+    /// whoever knows that much may have changed unnoticed, as after a host was suspended.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// # use bondwire::{Bond, BondConfig, Identity, link::{Dialer, memory}};
+    /// # struct Nowhere;
+    /// # impl Dialer for Nowhere {
+    /// #     type Link = memory::MemoryLink;
+    /// #     fn name(&self) -> String { "nowhere".to_owned() }
+    /// #     async fn dial(&mut self) -> std::io::Result<Self::Link> { Err(std::io::ErrorKind::NotFound.into()) }
+    /// # }
+    /// # let bond = Bond::connect_to_anyone(&Identity::generate()?, BondConfig::default())?;
+    /// let dialer = bond.add_dialer(Nowhere);
+    /// // The host has woken up.
+    /// dialer.hurry();
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn hurry(&self) {
+        let Some(id) = self.state().link else { return self.status.hurried.notify_one() };
+        let keep_alive = self.keep_alive();
+        self.status.shared.with(|state, now| {
+            // A link is probed when it was silent for its keep-alive interval; any time is long enough now.
+            if state.connection.set_link_keep_alive(id, Some(Duration::ZERO)) {
+                state.handle_timeout(now);
+                state.connection.set_link_keep_alive(id, keep_alive);
+            }
+        });
+    }
+
     /// Ends the dialer and takes its link out of the bond.
     pub fn stop(&self) {
         self.status.stopped.send_replace(true);
@@ -151,6 +183,7 @@ pub(crate) fn start(
         now: watch::Sender::default(),
         wishes: Mutex::default(),
         stopped: watch::Sender::new(false),
+        hurried: Notify::new(),
         shared: shared.clone(),
     });
     let Some(connector) = connector else {
@@ -197,6 +230,7 @@ impl<D: Dialer> Redialer<D> {
             tokio::select! {
                 () = sleep(backoff.next(pace.interval())) => {}
                 () = self.dialer.worth_dialling() => {}
+                () = self.status.hurried.notified() => {}
             }
         }
     }

@@ -209,6 +209,64 @@ impl Dialer for MemoryDialer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hurried_dialer_finds_a_dead_link_that_was_idle_and_dials_at_once() {
+    let engine = bondwire::Config { keep_alive: None, idle_timeout: None, ..Default::default() };
+    let hosts = Hosts::with(BondConfig { engine, ..BondConfig::default() });
+    let (sender, mut dialled) = mpsc::unbounded_channel();
+    let dialer = hosts.bond.add_dialer(MemoryDialer(sender));
+    let far = dialled.recv().await.unwrap();
+    let faults = far.faults();
+    hosts.listener.add_link(far);
+    let first = dialer.wait_for(|state| state.link.is_some()).await.link.unwrap();
+    let state = || hosts.bond.link(first).snapshot().map(|link| link.state);
+    // It dies without a word when nobody has anything to say.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    faults.black_hole(true);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(state(), Some(LinkState::Active));
+
+    dialer.hurry();
+    let replacement = dialled.recv().await.unwrap();
+    assert_ne!(state(), Some(LinkState::Active), "the probe was not answered");
+    hosts.listener.add_link(replacement);
+    dialer.wait_for(|state| state.link.is_some_and(|link| link != first)).await;
+
+    // A link that lives stays as it is, and its keep-alive interval is what it was.
+    let second = dialer.state().link.unwrap();
+    dialer.hurry();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(dialer.state().link, Some(second));
+    assert_eq!(hosts.bond.link(second).snapshot().map(|link| link.state), Some(LinkState::Active));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hurried_dialer_does_not_wait_for_its_next_turn() {
+    struct Counting(mpsc::UnboundedSender<()>);
+    impl Dialer for Counting {
+        type Link = memory::MemoryLink;
+        fn name(&self) -> String {
+            "nowhere".into()
+        }
+        async fn dial(&mut self) -> io::Result<memory::MemoryLink> {
+            self.0.send(()).map_err(io::Error::other)?;
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    }
+    let hosts = Hosts::new();
+    let (sender, mut dials) = mpsc::unbounded_channel();
+    let dialer = hosts.bond.add_dialer(Counting(sender));
+    // Long enough for the longest pauses between dials.
+    let end = tokio::time::Instant::now() + Duration::from_secs(90);
+    while tokio::time::timeout_at(end, dials.recv()).await.is_ok() {}
+    dials.recv().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = tokio::time::Instant::now();
+    dialer.hurry();
+    dials.recv().await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO, "in virtual time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dialer_redials_for_ever() {
     let hosts = Hosts::new();
     let (dialled, mut dials) = mpsc::unbounded_channel();

@@ -13,86 +13,151 @@ use crate::permissions::Permissions;
 
 /// Shared by all bonds of a listener.
 pub(crate) struct Access {
-    /// Keys that may come in whatever the peers file says.
-    always: Always,
-    /// What peers may do unless their entries say otherwise.
-    defaults: Permits,
-    /// What is listened on; their places are the numbers of the acceptors.
-    links: Vec<LinkSpec>,
     file: Mutex<PeersWatch>,
-    peers: watch::Sender<Arc<Peers>>,
+    rules: watch::Sender<Arc<Rules>>,
     /// Name for whoever pairs, if the user has chosen one.
     pairing_name: Option<PeerName>,
 }
 
+/// What options or a configuration say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grants {
+    /// Keys that may come in whatever the peers file says.
+    pub(crate) always: Always,
+    /// What peers may do unless their entries say otherwise.
+    pub(crate) defaults: Permits,
+    /// Peers of a configuration, which go before those of the peers file.
+    pub(crate) configured: Peers,
+}
+
 /// Who is let in by an option.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Always {
     Anyone,
     Keys(Vec<PublicKey>),
 }
 
-impl Access {
-    pub(crate) fn new(
-        always: Always,
-        defaults: Permits,
-        links: Vec<LinkSpec>,
-        (file, peers): (PeersWatch, Peers),
-        pairing_name: Option<PeerName>,
-    ) -> Self {
-        let (peers, file) = (watch::Sender::new(Arc::new(peers)), Mutex::new(file));
-        Self { always, defaults, links, file, peers, pairing_name }
+/// What is listened on: the numbers of the acceptors and their LINKs.
+pub(crate) type Numbered = Vec<(u32, LinkSpec)>;
+
+/// What holds at one moment.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    grants: Grants,
+    links: Numbered,
+    /// Those of the peers file.
+    remembered: Peers,
+    /// All of them.
+    peers: Peers,
+}
+
+impl Rules {
+    fn new(grants: Grants, links: Numbered, remembered: Peers) -> Self {
+        let peers = grants.configured.before(&remembered);
+        Self { grants, links, remembered, peers }
     }
 
-    /// The peers now, and whenever they change.
-    pub(crate) fn peers(&self) -> watch::Receiver<Arc<Peers>> {
-        self.peers.subscribe()
+    /// Whether the host with this key may come in.
+    fn allow(&self, key: &PublicKey) -> bool {
+        let always = match &self.grants.always {
+            Always::Anyone => true,
+            Always::Keys(keys) => keys.contains(key),
+        };
+        always || self.peers.with_key(key).is_some()
+    }
+
+    /// Those who may come in, by their keys.
+    fn keys(&self) -> impl Iterator<Item = PublicKey> {
+        let always = match &self.grants.always {
+            Always::Anyone => &[][..],
+            Always::Keys(keys) => keys,
+        };
+        always.iter().copied().chain(self.peers.iter().map(|peer| peer.key))
+    }
+
+    fn limits_of(&self, peer: &Peer) -> PeerLimits {
+        let Limits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes } = peer.limits;
+        let number =
+            |link: &LinkSpec| self.links.iter().find(|(_, own)| own == link).map(|(number, _)| *number);
+        let acceptors =
+            peer.permit_links.as_ref().map(|permitted| permitted.iter().filter_map(number).collect());
+        PeerLimits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes, acceptors }
+    }
+
+    /// Brings the listener here from what held before.
+    pub(crate) fn apply(&self, listener: &Listener, before: Option<&Self>) {
+        for gone in before.iter().flat_map(|before| before.peers.iter()) {
+            if self.peers.with_key(&gone.key).is_none() {
+                listener.set_limits(gone.key, PeerLimits::default());
+            }
+        }
+        for gone in before.iter().flat_map(|before| before.keys()).filter(|key| !self.allow(key)) {
+            listener.disallow(gone);
+        }
+        for peer in self.peers.iter() {
+            listener.set_limits(peer.key, self.limits_of(peer));
+        }
+        for key in self.keys() {
+            listener.allow(key);
+        }
+    }
+}
+
+impl Access {
+    pub(crate) fn new(
+        grants: Grants,
+        links: Numbered,
+        (file, remembered): (PeersWatch, Peers),
+        pairing_name: Option<PeerName>,
+    ) -> Self {
+        let rules = Rules::new(grants, links, remembered);
+        Self { file: Mutex::new(file), rules: watch::Sender::new(Arc::new(rules)), pairing_name }
+    }
+
+    /// The rules now, and whenever they change.
+    pub(crate) fn rules(&self) -> watch::Receiver<Arc<Rules>> {
+        self.rules.subscribe()
+    }
+
+    /// Says anew who may do what, and what is listened on.
+    pub(crate) fn set(&self, grants: Grants, links: Numbered) {
+        self.rules.send_modify(|rules| {
+            *rules = Arc::new(Rules::new(grants, links, rules.remembered.clone()));
+        });
     }
 
     /// Whether the host with this key may come in.
     pub(crate) fn allows(&self, key: &PublicKey) -> bool {
-        self.is_always_allowed(key) || self.peers.borrow().with_key(key).is_some()
-    }
-
-    fn is_always_allowed(&self, key: &PublicKey) -> bool {
-        match &self.always {
-            Always::Anyone => true,
-            Always::Keys(keys) => keys.contains(key),
-        }
+        self.rules.borrow().allow(key)
     }
 
     /// What the host with this key is called; a part of its key if it has no name.
     pub(crate) fn name_of(&self, key: &PublicKey) -> String {
-        match self.peers.borrow().with_key(key) {
-            Some(peer) => peer.name.to_string(),
-            None => crate::keys::short_key_text(key),
-        }
+        self.known_name_of(key).unwrap_or_else(|| crate::keys::short_key_text(key))
     }
 
     /// What the host with this key is called, if it has a name.
     pub(crate) fn known_name_of(&self, key: &PublicKey) -> Option<String> {
-        Some(self.peers.borrow().with_key(key)?.name.to_string())
+        Some(self.rules.borrow().peers.with_key(key)?.name.to_string())
     }
 
     /// What the host with this key may do now.
     pub(crate) fn permissions(&self, key: Option<&PublicKey>) -> Permissions {
-        let peers = self.peers.borrow();
-        Permissions::of(key.and_then(|key| peers.with_key(key)), &self.defaults)
+        let rules = self.rules.borrow();
+        Permissions::of(key.and_then(|key| rules.peers.with_key(key)), &rules.grants.defaults)
     }
 
     /// The acceptors by which the host with this key may come in, unless it may use all.
     pub(crate) fn acceptors(&self, key: Option<&PublicKey>) -> Option<Vec<u32>> {
-        let peers = self.peers.borrow();
-        self.limits_of(peers.with_key(key?)?).acceptors
+        let rules = self.rules.borrow();
+        rules.limits_of(rules.peers.with_key(key?)?).acceptors
     }
 
-    /// Waits until the host with this key, which is in or about to be written down, may come in no longer.
+    /// Waits until the host with this key, which may come in or is about to be written down, may come in no longer.
     pub(crate) async fn removed(&self, key: &PublicKey) {
-        let mut peers = self.peers();
-        let known = |peers: &Arc<Peers>| peers.with_key(key).is_some();
-        if self.is_always_allowed(key)
-            || peers.wait_for(known).await.is_err()
-            || peers.wait_for(|peers| !known(peers)).await.is_err()
+        let mut rules = self.rules();
+        if rules.wait_for(|rules| rules.allow(key)).await.is_err()
+            || rules.wait_for(|rules| !rules.allow(key)).await.is_err()
         {
             std::future::pending::<()>().await;
         }
@@ -123,8 +188,10 @@ impl Access {
     fn take(&self, change: Change) {
         match change {
             Change::Peers(peers) => {
-                let changes = describe(&self.peers.borrow(), &peers);
-                self.peers.send_replace(Arc::new(peers));
+                let changes = describe(&self.rules.borrow().remembered, &peers);
+                self.rules.send_modify(|rules| {
+                    *rules = Arc::new(Rules::new(rules.grants.clone(), rules.links.clone(), peers));
+                });
                 // Now that it is so: whoever reads it may rely on it.
                 tracing::info!("peers: {changes}");
             }
@@ -134,31 +201,6 @@ impl Access {
 
     fn file(&self) -> MutexGuard<'_, PeersWatch> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Brings the listener from `old` peers to `new` ones.
-    pub(crate) fn apply(&self, listener: &Listener, old: &Peers, new: &Peers) {
-        for gone in old.iter().filter(|peer| new.with_key(&peer.key).is_none()) {
-            listener.set_limits(gone.key, PeerLimits::default());
-            if !self.is_always_allowed(&gone.key) {
-                listener.disallow(gone.key);
-            }
-        }
-        for peer in new.iter() {
-            listener.set_limits(peer.key, self.limits_of(peer));
-            listener.allow(peer.key);
-        }
-    }
-
-    fn limits_of(&self, peer: &Peer) -> PeerLimits {
-        let Limits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes } = peer.limits;
-        let number = |link: &LinkSpec| self.links.iter().position(|own| own == link);
-        let acceptors = peer.permit_links.as_ref().map(|permitted| {
-            let numbers =
-                permitted.iter().filter_map(|link| number(link).and_then(|n| u32::try_from(n).ok()));
-            numbers.collect()
-        });
-        PeerLimits { bonds_max, streams_max, receive_buffer_bytes, send_buffer_bytes, acceptors }
     }
 }
 

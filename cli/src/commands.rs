@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod check;
 mod completions;
 mod connect;
 mod demo;
@@ -25,6 +26,8 @@ mod speed;
 mod status;
 #[cfg(unix)]
 mod stop;
+#[cfg(unix)]
+mod up;
 
 use clap::Subcommand;
 
@@ -43,6 +46,11 @@ pub(crate) enum Command {
     Listen(listen::Listen),
     /// Bond several links to a peer, and forward TCP ports through the bond
     Connect(connect::Connect),
+    /// Run the bonds of a configuration file, as a service
+    #[cfg(unix)]
+    Up(up::Up),
+    /// Say what is wrong with a configuration file, or in one line what it comes to
+    Check(check::Check),
     /// Show the running bonds: their links, what each carries, and why one carries nothing
     #[cfg(unix)]
     Status(status::Status),
@@ -85,6 +93,8 @@ impl Command {
         match self {
             Self::Connect(command) => command.quietness(),
             Self::Listen(_) | Self::Keygen(_) | Self::Peers(_) => Quietness::Events,
+            #[cfg(unix)]
+            Self::Up(_) => Quietness::Events,
             _ => Quietness::Results,
         }
     }
@@ -95,6 +105,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Keygen(command) => command.run(),
         Command::Pubkey(command) => command.run(),
+        Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Peers(command) => command.run(),
         Command::Devices(command) => command.run().await,
@@ -102,6 +113,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Gadget(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
+        #[cfg(unix)]
+        Command::Up(command) => command.run(Interrupt::install()?).await,
         Command::Speed(command) => command.run(Interrupt::install()?).await,
         Command::Demo(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]

@@ -18,10 +18,9 @@ pub(crate) mod status;
 
 use std::sync::Arc;
 
-use bondwire::Bond;
 use clap::Args;
 
-use self::program::{Dialling, PeerNaming, Program, Registered};
+use self::program::Program;
 use crate::failure::Failure;
 use crate::signals::Stop;
 
@@ -32,6 +31,18 @@ pub(crate) struct ControlOption {
     /// none for no control socket
     #[arg(long, value_name = "NAME")]
     control: Option<String>,
+}
+
+impl ControlOption {
+    /// A name that is given otherwise.
+    pub(crate) fn named(name: String) -> Self {
+        Self { control: Some(name) }
+    }
+
+    /// The name that is wanted.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.control.as_deref()
+    }
 }
 
 /// A running command that listens on its control socket.
@@ -62,14 +73,9 @@ impl Control {
         })
     }
 
-    /// Lists a bond, as long as the answer lives.
-    pub(crate) fn register(
-        &self,
-        bond: &Bond,
-        peer_name: PeerNaming,
-        dialling: Option<Dialling>,
-    ) -> Registered {
-        self.program.register(bond.clone(), peer_name, dialling)
+    /// The running command, to list bonds in.
+    pub(crate) fn program(&self) -> &Arc<Program> {
+        &self.program
     }
 
     /// Closes the socket, and waits until its file is gone.

@@ -20,18 +20,18 @@ pub(crate) const ADDRESSES_LABEL: &str = "addresses";
 const PRIORITY: u8 = 0;
 
 /// Which interfaces and addresses of this host may be used.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub(crate) struct FilterOptions {
     /// Network interfaces whose addresses are used (connect, speed) or told to peers (listen): names or patterns with
     /// commas between; !NAME leaves one out [default: all but those of containers and virtual machines]
     #[arg(long, value_name = "LIST", help_heading = HEADING)]
-    interfaces: Option<InterfaceFilter>,
+    pub(crate) interfaces: Option<InterfaceFilter>,
     /// Address families, in the same way: 4, 6, any (whichever answers) or both (a link for each)
     #[arg(long, value_name = "FAMILY", help_heading = HEADING)]
-    family: Option<Families>,
+    pub(crate) family: Option<Families>,
     /// Networks of this host's addresses, in the same way: ADDRESS/BITS with commas between; !NETWORK leaves one out
     #[arg(long, value_name = "LIST", help_heading = HEADING)]
-    network: Option<NetworkFilter>,
+    pub(crate) network: Option<NetworkFilter>,
 }
 
 /// Where the options stand in the help.
@@ -44,10 +44,6 @@ impl FilterOptions {
             families: self.family.unwrap_or_default(),
             networks: self.network.clone().unwrap_or_default(),
         }
-    }
-
-    fn are_given(&self) -> bool {
-        self.interfaces.is_some() || self.family.is_some() || self.network.is_some()
     }
 }
 
@@ -67,10 +63,28 @@ impl PeerPaths {
     pub(crate) fn found() -> Self {
         Self { discover: Some(true), ..Self::default() }
     }
+
+    /// These, and what `others` say where these say nothing.
+    pub(crate) fn or(self, others: &Self) -> Self {
+        Self {
+            discover: self.discover.or(others.discover),
+            interfaces: self.interfaces.or_else(|| others.interfaces.clone()),
+            family: self.family.or(others.family),
+            network: self.network.or_else(|| others.network.clone()),
+            peer_network: self.peer_network.or_else(|| others.peer_network.clone()),
+            per_path: self.per_path.or(others.per_path),
+        }
+    }
+
+    /// These, where whoever says which paths are to be found wants them to be found.
+    pub(crate) fn into_wishes(self) -> Self {
+        let says_which = self != Self { discover: self.discover, ..Self::default() };
+        Self { discover: self.discover.or(says_which.then_some(true)), ..self }
+    }
 }
 
 /// What a connecting command finds by itself.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub(crate) struct DiscoveryOptions {
     /// Find all paths to the peer from one tcp: LINK [default with the name of a peer, --pair or ssh:]
     #[arg(long, help_heading = HEADING)]
@@ -98,29 +112,33 @@ pub(crate) struct DiscoveryOptions {
 }
 
 impl DiscoveryOptions {
+    /// What is said here, as an entry of a peer would say it.
+    pub(crate) fn paths(&self) -> PeerPaths {
+        let FilterOptions { interfaces, family, network } = self.filter.clone();
+        let discover = if self.no_discover { Some(false) } else { self.discover.then_some(true) };
+        PeerPaths {
+            discover,
+            interfaces,
+            family,
+            network,
+            peer_network: self.peer_network.clone(),
+            per_path: self.per_path,
+        }
+    }
+
     /// What to find; nothing if links are only those that are named. `usual` says what holds if no option says it.
     pub(crate) fn config(&self, usual: &PeerPaths) -> Option<DiscoveryConfig> {
-        let FilterOptions { interfaces, family, network } = &self.filter;
-        let is_wanted = self.discover
-            || self.filter.are_given()
-            || self.peer_network.is_some()
-            || self.per_path.is_some();
-        let is_on = !self.no_discover && (is_wanted || usual.discover.unwrap_or(false));
-        is_on.then(|| DiscoveryConfig {
+        let paths = self.paths().into_wishes().or(usual);
+        paths.discover.unwrap_or(false).then(|| DiscoveryConfig {
             filter: AddressFilter {
-                interfaces: or(interfaces, &usual.interfaces),
-                families: or(family, &usual.family),
-                networks: or(network, &usual.network),
+                interfaces: paths.interfaces.unwrap_or_default(),
+                families: paths.family.unwrap_or_default(),
+                networks: paths.network.unwrap_or_default(),
             },
-            peer_networks: or(&self.peer_network, &usual.peer_network),
-            links_per_path: self.per_path.or(usual.per_path).unwrap_or(1),
+            peer_networks: paths.peer_network.unwrap_or_default(),
+            links_per_path: paths.per_path.unwrap_or(1),
         })
     }
-}
-
-/// An option, or else what an entry says, or else what nobody needs to say.
-fn or<T: Clone + Default>(option: &Option<T>, entry: &Option<T>) -> T {
-    option.as_ref().or(entry.as_ref()).cloned().unwrap_or_default()
 }
 
 /// The address from which links are found, if `link` is not to be taken as it stands.

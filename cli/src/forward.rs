@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod carrier;
 mod carry;
 mod connection;
+pub(crate) mod drain;
 mod flows;
 pub(crate) mod inlet;
 pub(crate) mod outlet;

@@ -10,6 +10,7 @@ use bondwire_usb::host::{CableId, CableLink, CableLinks};
 use tokio::sync::watch;
 
 use crate::discovery::{self, Excluded};
+use crate::link_options::LinkOptions;
 use crate::link_spec::LinkSpec;
 use crate::medium::{Media, Medium, OWN_LISTENER};
 
@@ -102,19 +103,17 @@ impl LinkTable {
         specs: Vec<LinkSpec>,
         config: Option<DiscoveryConfig>,
     ) -> Result<Self, Excluded> {
+        Self::check(&specs, config.as_ref())?;
         let rows = specs.into_iter().map(|spec| Row { spec, dialled: Dialled::No, note: None }).collect();
         let table = Mutex::new(Table { rows, ..Table::default() });
-        let table = Self { media, config, table, changed: watch::Sender::new(()) };
-        table.lock().rows.iter().try_for_each(|row| table.check(&row.spec))?;
-        Ok(table)
+        Ok(Self { media, config, table, changed: watch::Sender::new(()) })
     }
 
-    /// Whether the filters let a link be.
-    fn check(&self, spec: &LinkSpec) -> Result<(), Excluded> {
-        match &self.config {
-            Some(config) if discovery::given(spec, config).is_none() => discovery::check(spec, config),
-            _ => Ok(()),
-        }
+    /// Whether the filters let links be.
+    pub(crate) fn check(specs: &[LinkSpec], config: Option<&DiscoveryConfig>) -> Result<(), Excluded> {
+        let Some(config) = config else { return Ok(()) };
+        let stand = specs.iter().filter(|spec| discovery::given(spec, config).is_none());
+        stand.into_iter().try_for_each(|spec| discovery::check(spec, config))
     }
 
     /// Dials all links for `bond`, each for what it was last set to.
@@ -189,7 +188,7 @@ impl LinkTable {
         if table.rows.len() >= LINKS_MAX {
             return Err(AddError::TooMany);
         }
-        self.check(&spec)?;
+        Self::check(std::slice::from_ref(&spec), self.config.as_ref())?;
         let mut row = Row { spec, dialled: Dialled::No, note: None };
         let Table { bond, rows, discovery } = &mut *table;
         if let Some(bond) = bond {
@@ -198,6 +197,66 @@ impl LinkTable {
         rows.push(row);
         self.changed.send_replace(());
         Ok(())
+    }
+
+    /// Brings the table from the LINKs that a file had to those that it has. LINKs that were added otherwise stay, and those of
+    /// the file that were removed otherwise come back.
+    pub(crate) fn follow(&self, before: &[LinkSpec], now: &[LinkSpec]) {
+        let mut gone: Vec<_> = before.iter().filter(|spec| !now.contains(spec)).collect();
+        let mut added = Vec::new();
+        for spec in now {
+            let changed = gone.iter().position(|gone| !before.contains(spec) && self.change(gone, spec));
+            match changed {
+                Some(place) => drop(gone.swap_remove(place)),
+                None => added.push(spec),
+            }
+        }
+        // What has a port to itself makes room first; of the others the old stays until the new is dialled.
+        for spec in gone.extract_if(.., |spec| spec.medium.port().is_some()) {
+            self.remove(&spec.to_string());
+        }
+        for spec in added {
+            match self.add(spec.clone()) {
+                Ok(()) | Err(AddError::Known(_)) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        for spec in gone {
+            self.remove(&spec.to_string());
+        }
+    }
+
+    /// Uses the link `old` as `new` says, if that is the same link with other options; answers whether it is.
+    fn change(&self, old: &LinkSpec, new: &LinkSpec) -> bool {
+        let has_quota = [old, new].iter().any(|spec| spec.options.quota_bytes.is_some());
+        if old.medium != new.medium || has_quota {
+            return false;
+        }
+        let mut table = self.lock();
+        let Table { rows, discovery, .. } = &mut *table;
+        let Some(row) = rows.iter_mut().find(|row| row.spec == *old) else { return false };
+        let LinkOptions { policy, keep_alive, .. } = new.options;
+        match (&row.dialled, discovery) {
+            (Dialled::AsItStands(dialer), _) => new.options.apply(dialer),
+            (Dialled::OverPaths(place), Some(discovery)) => {
+                discovery.set_wishes(*place, policy, keep_alive);
+                let found = discovery.links().into_iter().filter(|link| link.path.given == *place);
+                found.for_each(|link| new.options.apply(&link.dialer));
+            }
+            (Dialled::OverCables(cables), _) => {
+                cables.set_wishes(policy, keep_alive);
+                cables.links().iter().for_each(|link| new.options.apply(&link.dialer));
+            }
+            _ => {}
+        }
+        row.spec = new.clone();
+        self.changed.send_replace(());
+        true
+    }
+
+    /// Finds out at once how things stand with all links.
+    pub(crate) fn hurry(&self) {
+        self.dialled().iter().for_each(|link| link.dialer.hurry());
     }
 
     /// Hears when LINKs are added or removed.

@@ -13,6 +13,8 @@
 mod access;
 mod addresses;
 mod commands;
+mod config;
+mod connecting;
 mod control;
 mod demo;
 mod devices;
@@ -25,6 +27,7 @@ mod link_options;
 mod link_spec;
 mod link_table;
 mod links;
+mod listening;
 mod logging;
 mod medium;
 mod options;
@@ -41,6 +44,9 @@ mod socket_file;
 mod speed;
 mod ssh;
 mod target;
+mod toml_file;
+#[cfg(unix)]
+mod up;
 
 use std::io::Write;
 use std::process::ExitCode;

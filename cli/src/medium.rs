@@ -57,13 +57,22 @@ pub(crate) const OWN_LISTENER: &str = "it starts a listener of its own, which no
                                        one listener for all links, as `bondwire connect ssh:HOST` does";
 /// Where each end of a cable stands: its device waits, its host begins.
 const GADGETS_LISTEN: &str = "a gadget waits for the host of its cable: use it with `listen`, and usb: with `connect` at the other end";
-const CABLES_CONNECT: &str =
+pub(crate) const CABLES_CONNECT: &str =
     "the host of a cable begins: use usb: with `connect`, and gadget: with `listen` at the other end";
 
 impl Medium {
     /// Whether dialling it starts a listener that only this link reaches.
     pub(crate) fn starts_listener(&self) -> bool {
         matches!(self, Self::Exec(command) if command.starts_listener())
+    }
+
+    /// The serial port that one link has to itself.
+    pub(crate) fn port(&self) -> Option<String> {
+        match self {
+            #[cfg(unix)]
+            Self::Serial(address) => Some(address.port.clone()),
+            _ => None,
+        }
     }
 
     /// Whether this end can begin.
@@ -103,14 +112,9 @@ impl Media {
                 "stdio: stands there twice; there is one standard input and output",
             ));
         }
-        #[cfg(unix)]
         for (index, link) in links.iter().enumerate() {
-            let port = |link: &LinkSpec| match &link.medium {
-                Medium::Serial(address) => Some(address.port.clone()),
-                _ => None,
-            };
-            if let Some(name) = port(link)
-                && links[..index].iter().any(|other| port(other).as_ref() == Some(&name))
+            if let Some(name) = link.medium.port()
+                && links[..index].iter().any(|other| other.medium.port().as_ref() == Some(&name))
             {
                 let message = format!("serial port {name} stands there twice; a port carries one link");
                 return Err(Failure::new(Exit::Usage, message));

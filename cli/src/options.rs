@@ -1,6 +1,9 @@
 //! Arguments that several commands share.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use bondwire::{BondConfig, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
@@ -9,8 +12,11 @@ use crate::discovery::{DiscoveryOptions, PeerPaths};
 use crate::failure::{Exit, Failure};
 use crate::keys;
 use crate::link_spec::LinkSpec;
+use crate::link_table::LinkTable;
+use crate::medium::Media;
 use crate::pairing::Invitation;
 use crate::peers::{PeerName, PeersFile};
+use crate::session::SessionPlan;
 use crate::ssh::Login;
 use crate::target::Target;
 
@@ -23,6 +29,11 @@ pub(crate) struct KeyOption {
 }
 
 impl KeyOption {
+    /// The file that is named.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.key.as_deref()
+    }
+
     pub(crate) fn load(&self) -> Result<Identity, Failure> {
         keys::load_or_make(self.key.as_deref())
     }
@@ -42,13 +53,18 @@ pub(crate) struct PeersOption {
 }
 
 impl PeersOption {
+    /// The file that is named.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.peers.as_deref()
+    }
+
     pub(crate) fn file(&self) -> Result<PeersFile, Failure> {
         PeersFile::at(self.peers.clone())
     }
 }
 
 /// How packets are protected.
-#[derive(Args)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CipherOptions {
     /// Cipher of the bond [default: aes where the processor has instructions for it, else chacha]
     #[arg(long, value_name = "CIPHER")]
@@ -59,7 +75,7 @@ pub(crate) struct CipherOptions {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Cipher {
+pub(crate) enum Cipher {
     /// AES-256-GCM
     Aes,
     /// ChaCha20-Poly1305
@@ -68,7 +84,38 @@ enum Cipher {
     None,
 }
 
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
+impl FromStr for Cipher {
+    type Err = CipherError;
+
+    fn from_str(text: &str) -> Result<Self, CipherError> {
+        ValueEnum::from_str(text, false).map_err(|_| CipherError)
+    }
+}
+
+/// Not the name of a cipher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is none of aes, chacha, none")]
+pub(crate) struct CipherError;
+
 impl CipherOptions {
+    pub(crate) fn new(cipher: Option<Cipher>, plaintext_over_ip: bool) -> Self {
+        Self { cipher, plaintext_over_ip }
+    }
+
+    pub(crate) fn cipher(&self) -> Option<Cipher> {
+        self.cipher
+    }
+
+    pub(crate) fn plaintext_over_ip(&self) -> bool {
+        self.plaintext_over_ip
+    }
+
     /// What the other end needs on its command line to agree.
     pub(crate) fn for_other_end(&self) -> &'static str {
         match self.cipher {
@@ -152,6 +199,25 @@ impl PeerOptions {
         })
     }
 
+    /// The links that they name.
+    pub(crate) fn links(&self) -> Vec<LinkSpec> {
+        let link = |target: &Target| match target {
+            Target::Link(link) => Some(link.clone()),
+            Target::Peer(_) | Target::Ssh(_) => None,
+        };
+        self.targets.iter().filter_map(link).collect()
+    }
+
+    /// The key by which the peer proves itself, if they name one.
+    pub(crate) fn peer_key(&self) -> Option<PublicKey> {
+        self.peer
+    }
+
+    /// Whether whoever answers is taken.
+    pub(crate) fn accepts_any_peer(&self) -> bool {
+        self.accept_any_peer
+    }
+
     /// The name, if they say nothing but that of a peer or of a running command.
     #[cfg(unix)]
     pub(crate) fn only_name(&self) -> Option<&PeerName> {
@@ -207,14 +273,7 @@ impl PeerOptions {
             Target::Peer(name) => Some(name),
             Target::Link(_) | Target::Ssh(_) => None,
         });
-        let links: Vec<_> = self
-            .targets
-            .iter()
-            .filter_map(|target| match target {
-                Target::Link(link) => Some(link.clone()),
-                Target::Peer(_) | Target::Ssh(_) => None,
-            })
-            .collect();
+        let links = self.links();
         let proof = match (self.peer, invitation, self.accept_any_peer) {
             (Some(key), None, _) => Some(PeerProof::Key(key)),
             (None, Some(invitation), _) => Some(PeerProof::Invitation(invitation)),
@@ -238,6 +297,26 @@ impl PeerOptions {
                 format!("{name} says who the peer is; leave out --peer, --pair and --accept-any-peer"),
             )),
         }
+    }
+
+    /// What it takes to open bonds to `destination` with these options.
+    pub(crate) fn plan(&self, destination: Destination) -> Result<SessionPlan, Failure> {
+        let Destination { links, peer, paths } = destination;
+        // Before a key is made.
+        Media::check_dialled(&links)?;
+        let found = self.discovery.config(&paths);
+        LinkTable::check(&links, found.as_ref()).map_err(|excluded| Failure::new(Exit::Usage, excluded))?;
+        let config = self.cipher.bond_config()?;
+        let identity = match peer {
+            PeerProof::Invitation(_) => self.key.load_for_pairing()?,
+            PeerProof::Key(_) => self.key.load()?,
+            PeerProof::Nothing => {
+                tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
+                self.key.load()?
+            }
+        };
+        let first_link_timeout = Duration::from_secs(self.timeout);
+        Ok(SessionPlan { identity, peer, links, found, config, first_link_timeout })
     }
 
     /// A remembered peer, over other links if some are named.

@@ -3,13 +3,12 @@
 //! They stand in a TOML file that people may edit while programs run; the program changes it without touching comments.
 
 mod edit;
-mod error;
 mod file;
 mod name;
 mod watch;
 
 pub(crate) use edit::{NewPeer, Remembered, WantedName};
-pub(crate) use file::PeersFile;
+pub(crate) use file::{Entry, PeersFile};
 pub(crate) use name::PeerName;
 pub(crate) use watch::{Change, PeersWatch};
 
@@ -71,5 +70,11 @@ impl Peers {
 
     pub(crate) fn with_key(&self, key: &PublicKey) -> Option<&Peer> {
         self.iter().find(|peer| peer.key == *key)
+    }
+
+    /// These peers, and of `others` those that share neither name nor key with one of them.
+    pub(crate) fn before(&self, others: &Self) -> Self {
+        let is_new = |peer: &&Peer| self.named(&peer.name).is_none() && self.with_key(&peer.key).is_none();
+        Self(self.iter().chain(others.iter().filter(is_new)).cloned().collect())
     }
 }

@@ -129,6 +129,10 @@ async fn serve_streams(carrier: &Carrier, services: Services) {
     streams.shutdown().await;
 }
 
+/// What the peer reads when it asks for something of a program that is about to end.
+const ENDS: (Status, &str) =
+    (Status::TargetUnreachable, "this host is about to end the bond; try again soon");
+
 /// A bond and what is served on it.
 struct Served {
     carrier: Carrier,
@@ -139,6 +143,10 @@ struct Served {
 impl Served {
     async fn stream(&self, stream: BondStream) {
         let label = stream.label().to_owned();
+        if self.carrier.drain.has_begun() {
+            let (status, why) = ENDS;
+            return refuse_stream(stream, status, why).await;
+        }
         if label == SPEED_LABEL && self.services.speed {
             return match self.permissions().may_test_speed() {
                 Ok(()) => self.speed.serve(stream).await,
@@ -265,6 +273,7 @@ mod tests {
     use bondwire::{Bond, BondConfig, Class, Identity, ListenConfig, Listener};
 
     use super::*;
+    use crate::forward::drain::Drain;
 
     /// The connecting and the listening end of a bond.
     async fn bond() -> (Bond, Bond) {
@@ -289,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn the_connecting_end_serves_what_it_asked_for_and_nothing_else() {
         let (connecting, listening) = bond().await;
-        let carrier = Carrier::new(connecting);
+        let carrier = Carrier::new(connecting, Drain::default());
         let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse_target(&target.local_addr().unwrap().to_string()).unwrap();
         let asked_by = bondwire::StreamId(4);

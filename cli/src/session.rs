@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bondwire::error::{AddLinkError, CloseReason, DialError};
 use bondwire::{Bond, BondConfig, Identity, PublicKey};
+use bondwire_tcp::DiscoveryConfig;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -53,38 +54,26 @@ impl Drop for Learning {
     }
 }
 
+/// Whom a session leads to, and how: what a command line or a configuration comes to.
+pub(crate) struct SessionPlan {
+    pub(crate) identity: Identity,
+    pub(crate) peer: PeerProof,
+    pub(crate) links: Vec<LinkSpec>,
+    /// What is found by itself, if anything is.
+    pub(crate) found: Option<DiscoveryConfig>,
+    pub(crate) config: BondConfig,
+    /// Time in which the first link must come up.
+    pub(crate) first_link_timeout: Duration,
+}
+
 impl Session {
-    /// What `options` say; `invitation` is that of `connect --pair`.
-    pub(crate) fn new(options: &PeerOptions, invitation: Option<Invitation>) -> Result<Self, Failure> {
-        Self::to(options, options.destination(invitation)?)
-    }
-
-    /// The same over an ssh login, which lives as long as the session.
-    pub(crate) async fn over_ssh(options: &PeerOptions, login: &Login) -> Result<Self, Failure> {
-        let (listener, far) = FarListener::start(&login.target, options.cipher.for_other_end()).await?;
-        login.check(&far)?;
-        let peer = PeerProof::Invitation(far.invitation);
-        let session = Self::to(options, Destination { links: far.links, peer, paths: PeerPaths::found() })?;
-        *session.far() = Some(listener);
-        Ok(session)
-    }
-
-    fn to(options: &PeerOptions, destination: Destination) -> Result<Self, Failure> {
-        let Destination { links, peer, paths } = destination;
+    /// A session without a bond as yet.
+    pub(crate) fn new(plan: SessionPlan) -> Result<Self, Failure> {
+        let SessionPlan { identity, peer, links, found, config, first_link_timeout } = plan;
         Media::check_dialled(&links)?;
         let media = Media::default();
-        let found = options.discovery.config(&paths);
         let links = LinkTable::new(media.clone(), links, found)
             .map_err(|excluded| Failure::new(Exit::Usage, excluded))?;
-        let config = options.cipher.bond_config()?;
-        let identity = match peer {
-            PeerProof::Invitation(_) => options.key.load_for_pairing()?,
-            PeerProof::Key(_) => options.key.load()?,
-            PeerProof::Nothing => {
-                tracing::warn!("--accept-any-peer: anyone on the path can be the peer");
-                options.key.load()?
-            }
-        };
         Ok(Self {
             config,
             identity,
@@ -92,8 +81,19 @@ impl Session {
             links: Arc::new(links),
             media,
             far: Mutex::default(),
-            first_link_timeout: Duration::from_secs(options.timeout),
+            first_link_timeout,
         })
+    }
+
+    /// The same over an ssh login, which lives as long as the session.
+    pub(crate) async fn over_ssh(options: &PeerOptions, login: &Login) -> Result<Self, Failure> {
+        let (listener, far) = FarListener::start(&login.target, options.cipher.for_other_end()).await?;
+        login.check(&far)?;
+        let peer = PeerProof::Invitation(far.invitation);
+        let destination = Destination { links: far.links, peer, paths: PeerPaths::found() };
+        let session = Self::new(options.plan(destination)?)?;
+        *session.far() = Some(listener);
+        Ok(session)
     }
 
     fn far(&self) -> MutexGuard<'_, Option<FarListener>> {

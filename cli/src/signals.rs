@@ -88,6 +88,29 @@ impl Interrupt {
     }
 }
 
+/// Tells when the configuration is to be read again.
+#[cfg(unix)]
+pub(crate) struct Reloads(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Reloads {
+    /// Takes over SIGHUP, which else would end the process.
+    pub(crate) fn install() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let hang_up = signal(SignalKind::hangup());
+        hang_up
+            .map(Self)
+            .map_err(|error| Failure::configuration(format!("cannot listen for signals: {error}")))
+    }
+
+    /// Waits for the next SIGHUP. Several at once are one. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Waits until the terminal or the program that started this one hangs up.
 pub(crate) async fn hang_up() {
     #[cfg(unix)]

@@ -85,6 +85,13 @@ impl FromStr for InterfaceFilter {
     }
 }
 
+/// As it was written, with what is wanted first.
+impl fmt::Display for InterfaceFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(f, &self.wanted, &self.unwanted)
+    }
+}
+
 /// `IFNAMSIZ` less its terminating zero.
 const NAME_MAX_BYTES: usize = 15;
 
@@ -109,6 +116,16 @@ fn words<'a>(text: &'a str, example: &'static str) -> Result<impl Iterator<Item 
     Ok(text.split(',').map(str::trim))
 }
 
+/// `a,b,!c`: what is wanted, and what is not.
+fn write_list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, wanted: &[T], unwanted: &[T]) -> fmt::Result {
+    let words = wanted.iter().map(|word| ("", word)).chain(unwanted.iter().map(|word| ("!", word)));
+    for (index, (sign, word)) in words.enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        write!(f, "{comma}{sign}{word}")?;
+    }
+    Ok(())
+}
+
 /// Which families of addresses make paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
@@ -131,6 +148,17 @@ impl Families {
             Self::V4 => ip.is_ipv4(),
             Self::V6 => ip.is_ipv6(),
         }
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any",
+            Self::V4 => "4",
+            Self::V6 => "6",
+            Self::Both => "both",
+        })
     }
 }
 
@@ -241,6 +269,13 @@ impl FromStr for NetworkFilter {
     }
 }
 
+/// As it was written, with what is wanted first.
+impl fmt::Display for NetworkFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(f, &self.wanted, &self.unwanted)
+    }
+}
+
 /// Which interfaces and addresses of this host may be used. All parts have to agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressFilter {
@@ -281,6 +316,19 @@ impl AddressFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_are_shown_as_they_are_written() {
+        for text in ["eth0,wlan*,!docker0", "!eth1", "eth*"] {
+            assert_eq!(text.parse::<InterfaceFilter>().unwrap().to_string(), text);
+        }
+        for text in ["any", "4", "6", "both"] {
+            assert_eq!(text.parse::<Families>().unwrap().to_string(), text);
+        }
+        for text in ["10.0.0.0/8,!10.9.0.0/16", "2001:db8::/32", "!10.1.2.3/32"] {
+            assert_eq!(text.parse::<NetworkFilter>().unwrap().to_string(), text);
+        }
+    }
 
     #[test]
     fn patterns_match_whole_names() {

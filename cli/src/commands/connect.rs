@@ -5,32 +5,29 @@ use std::time::Duration;
 
 use bondwire::error::CloseReason;
 use clap::Args;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::control::program::{Dialling, Registered};
+use crate::config::{Config, ConnectText, General};
+use crate::connecting::{self, Connecting, Naming, REOPEN_PAUSE};
 use crate::control::{Control, ControlOption};
 use crate::failure::{Exit, Failure};
-use crate::forward::carrier::Carrier;
+use crate::forward::drain::Drain;
 use crate::forward::pipe;
-use crate::forward::spec::{Forward, PipeForward, SocksForward};
-use crate::forward::table::{Forwards, LocalEnd};
+use crate::forward::spec::{Forward, ForwardOption, PipeForward, SocksForward};
+use crate::forward::table::LocalEnd;
 use crate::logging::Quietness;
 use crate::options::PeerOptions;
 use crate::pairing::{Invitation, parse_invitation};
 use crate::peers::{NewPeer, PeerName, PeersFile, WantedName};
-use crate::quota::Quotas;
-use crate::service::{self, Services, close_code};
+use crate::service::close_code;
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
-use crate::{events, keys, pairing, signals};
+use crate::ssh::Login;
+use crate::{keys, pairing, signals};
 
 /// The option that names the peer, for messages.
 const NAME_OPTION: &str = "--name NAME";
-
-/// Pause before a new bond takes the place of one that the peer ended, so that two ends never chase each other.
-const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Time after a signal in which `-W` may end by itself.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -61,6 +58,9 @@ pub(crate) struct Connect {
     pipe: Option<PipeForward>,
     #[command(flatten)]
     control: ControlOption,
+    /// Print the configuration file with which `bondwire up` does the same, and end
+    #[arg(long, conflicts_with_all = ["pair", "name", "pipe"])]
+    print_config: bool,
 }
 
 impl Connect {
@@ -70,13 +70,16 @@ impl Connect {
     }
 
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
+        if self.print_config {
+            return self.print();
+        }
         let introduction = Introduction { file: self.peer.peers.file()?, name: self.name };
         let ssh = if self.pair.is_none() { self.peer.ssh_login()? } else { None };
         introduction.check(self.pair.is_some() || ssh.is_some())?;
         let peer_name = self.peer.peer_name();
         let session = match ssh {
             Some(login) => interrupt.or(Session::over_ssh(&self.peer, &login)).await?,
-            None => Session::new(&self.peer, self.pair)?,
+            None => Session::new(self.peer.plan(self.peer.destination(self.pair)?)?)?,
         };
         if let Some(forward) = self.pipe {
             let ended = run_pipe(&session, &introduction, &forward, interrupt).await;
@@ -91,108 +94,113 @@ impl Connect {
             ends.push(LocalEnd::socks(forward).await?);
         }
         let control = Control::open(&self.control, peer_name.as_deref(), "connect", interrupt.stop()).await?;
-        let dialled = session.dial()?;
-        let mut tasks = JoinSet::new();
-        let (current, bonds) = watch::channel(serve(&mut tasks, &dialled));
-        let forwards = Arc::new(Forwards::new(bonds));
-        let mut quotas = Quotas::of(&session.links);
-        let running = Running {
-            session: &session,
-            introduction: &introduction,
-            control: &control,
-            peer_name: Arc::new(peer_name.map_or_else(OnceLock::new, OnceLock::from)),
-            forwards: &forwards,
-            current,
+        let naming = Naming {
+            peer: Arc::new(peer_name.map_or_else(OnceLock::new, OnceLock::from)),
+            ..Naming::default()
         };
-        let bonds = running.current.subscribe();
-        let ended = tokio::select! {
-            ended = running.run(dialled, ends, self.remote, &mut tasks, &mut interrupt) => ended,
-            () = quotas.watch(|| bonds.borrow().bond.clone()) => Ok(()),
-        };
-        drop(quotas);
-        // Waits, so that Unix sockets are removed before the program ends.
-        forwards.shutdown().await;
-        tasks.shutdown().await;
+        let session = Arc::new(session);
+        let program = Arc::clone(control.program());
+        let mut connecting =
+            Connecting::start(Arc::clone(&session), program, naming.clone(), Drain::default())?;
+        let running = Running { session: &session, introduction: &introduction, naming: &naming };
+        let ended = running.run(&mut connecting, ends, self.remote, &mut interrupt).await;
+        connecting.end().await;
         control.close().await;
-        session.ended().await;
         ended
     }
 }
+
+impl Connect {
+    fn print(&self) -> Result<(), Failure> {
+        if let Some(Login { target, .. }) = self.peer.ssh_login()? {
+            let what =
+                format!("ssh:{target} is for commands; pair once, and name the peer's links for a service");
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        // Says what is wrong with the arguments as such.
+        self.peer.destination(None)?;
+        let peers = self.peer.peers.file()?.load()?;
+        let key = self.peer.peer_key();
+        let of_key = key.and_then(|key| Some(peers.with_key(&key)?.name.to_string()));
+        let name = self.peer.peer_name().or(of_key);
+        let local = self.local.iter().cloned().map(ForwardOption::Local);
+        let remote = self.remote.iter().cloned().map(ForwardOption::Remote);
+        let socks = self.socks.iter().cloned().map(ForwardOption::Socks);
+        let text = ConnectText {
+            name: name.as_deref().unwrap_or(UNKNOWN_PEER),
+            links: &self.peer.links(),
+            peer: key,
+            accept_any_peer: self.peer.accepts_any_peer(),
+            cipher: &self.peer.cipher,
+            paths: &self.peer.discovery.paths(),
+            forwards: &local.chain(remote).chain(socks).collect::<Vec<_>>(),
+        };
+        Config::print(&text.file(&General::of(&self.peer.key, &self.peer.peers, &self.control)?))
+    }
+}
+
+/// What the section of a peer is called that has no name.
+const UNKNOWN_PEER: &str = "server";
 
 /// What stays while one bond takes the place of another.
 struct Running<'a> {
     session: &'a Session,
     introduction: &'a Introduction,
-    control: &'a Control,
-    /// What the peer is called, once that is known.
-    peer_name: Arc<OnceLock<String>>,
-    forwards: &'a Arc<Forwards>,
-    current: watch::Sender<Carrier>,
+    naming: &'a Naming,
 }
 
 impl Running<'_> {
     /// Carries forwards until the bond ends for good or the user has enough.
     async fn run(
         self,
-        mut dialled: DialledBond,
+        connecting: &mut Connecting,
         ends: Vec<LocalEnd>,
         remote: Vec<Forward>,
-        tasks: &mut JoinSet<()>,
         interrupt: &mut Interrupt,
     ) -> Result<(), Failure> {
-        let mut registered = self.register(&dialled);
-        let started = async {
-            dialled.first_link().await?;
-            if self.session.pairs() {
-                if let Some(name) = self.introduction.run(self.session, &dialled).await? {
-                    // A peer is paired with once.
-                    let _ = self.peer_name.set(name.to_string());
-                }
-            } else if let Some(peer) = dialled.bond.peer() {
-                tracing::info!("connected to {}", keys::public_key_text(&peer));
-            }
-            for end in ends {
-                self.forwards.start(end);
-            }
-            for forward in remote {
-                self.forwards.start_remote(forward).await?;
-            }
-            Ok(())
-        };
-        if let Err(failure) = interrupt.or(started).await {
-            dialled.close().await;
-            return Err(failure);
-        }
+        interrupt.or(self.first(connecting, ends, remote)).await?;
         loop {
             let closed = async {
                 tokio::select! {
-                    reason = dialled.bond.closed() => Ok(reason),
+                    reason = connecting.closed() => Ok(reason),
                     failure = self.session.links_used_up() => Err(failure),
                 }
             };
-            match interrupt.or(closed).await {
-                Ok(reason) if may_come_back(&reason) => {
+            match interrupt.or(closed).await? {
+                reason if may_come_back(&reason) => {
                     tracing::warn!("opening a new bond, the last one ended: {reason}");
                     sleep(REOPEN_PAUSE).await;
-                    dialled = self.session.dial()?;
-                    drop(registered);
-                    registered = self.register(&dialled);
-                    self.current.send_replace(serve(tasks, &dialled));
+                    connecting.reopen()?;
                 }
-                Ok(reason) => return Err(session::ended(&reason)),
-                Err(ended) => {
-                    dialled.close().await;
-                    return Err(ended);
-                }
+                reason => return Err(session::ended(&reason)),
             }
         }
     }
 
-    fn register(&self, dialled: &DialledBond) -> Registered {
-        let links = Arc::clone(&self.session.links);
-        let dialling = Dialling { links, forwards: Arc::clone(self.forwards) };
-        let name = Arc::clone(&self.peer_name);
-        self.control.register(&dialled.bond, Box::new(move || name.get().cloned()), Some(dialling))
+    /// The first link, and all that waits for it.
+    async fn first(
+        &self,
+        connecting: &Connecting,
+        ends: Vec<LocalEnd>,
+        remote: Vec<Forward>,
+    ) -> Result<(), Failure> {
+        let dialled = connecting.dialled();
+        dialled.first_link().await?;
+        if self.session.pairs() {
+            if let Some(name) = self.introduction.run(self.session, dialled).await? {
+                // A peer is paired with once.
+                let _ = self.naming.peer.set(name.to_string());
+            }
+        } else if let Some(peer) = dialled.bond.peer() {
+            tracing::info!("connected to {}", keys::public_key_text(&peer));
+        }
+        for end in ends {
+            connecting.forwards().start(end);
+        }
+        for forward in remote {
+            connecting.forwards().start_remote(forward).await?;
+        }
+        Ok(())
     }
 }
 
@@ -210,7 +218,7 @@ async fn run_pipe(
     }
     let dialled = session.dial()?;
     let mut tasks = JoinSet::new();
-    let carrier = serve(&mut tasks, &dialled);
+    let carrier = connecting::serve(&mut tasks, &dialled, &Arc::default(), &Drain::default());
     let work = async {
         dialled.first_link().await?;
         if session.pairs() {
@@ -270,16 +278,6 @@ impl Introduction {
         tracing::info!("paired with {name}: {key}; from now on: bondwire connect {name}");
         Ok(Some(name))
     }
-}
-
-/// Serves what the peer may ask of this end, and logs what happens to the links.
-fn serve(tasks: &mut JoinSet<()>, dialled: &DialledBond) -> Carrier {
-    let carrier = Carrier::new(dialled.bond.clone());
-    let served = carrier.clone();
-    tasks.spawn(async move {
-        tokio::join!(events::log(&served.bond, ""), service::serve(&served, Services::default()));
-    });
-    carrier
 }
 
 /// Whether the peer ended only what it knew of the bond, so that a new bond can take its place.

@@ -63,7 +63,7 @@ impl Speed {
     #[cfg(unix)]
     async fn over_running_bond(&self, interrupt: &mut Interrupt) -> Result<Option<Report>, Failure> {
         let Some(name) = self.peer.only_name() else { return Ok(None) };
-        let Some(mut client) = client::connecting_to(name.as_str()).await? else { return Ok(None) };
+        let Some((mut client, bond)) = client::connecting_to(name.as_str()).await? else { return Ok(None) };
         let progress = spinner();
         progress.set_message(format!(
             "measuring over the bond of {} (pid {})",
@@ -71,7 +71,7 @@ impl Speed {
         ));
         progress.enable_steady_tick(TICK_INTERVAL);
         let command = Command::Speed(SpeedTest {
-            bond: None,
+            bond: Some(bond),
             seconds: self.seconds,
             omit: self.omit,
             direction: self.direction,
@@ -106,7 +106,7 @@ impl Speed {
             measure: Duration::from_secs(self.seconds),
             streams: self.streams,
         };
-        let session = Session::new(&self.peer, None)?;
+        let session = Session::new(self.peer.plan(self.peer.destination(None)?)?)?;
         let start = Instant::now();
         let dialled = session.dial()?;
         let work = async {

@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::folder;
 use super::protocol::{Command, CommandError, DATA_WRONG, Hello, VERSION};
-use super::status::Status;
+use super::status::{BondStatus, Status};
 use crate::failure::{Exit, Failure};
 
 /// A connection to a running command.
@@ -105,13 +105,13 @@ pub(crate) async fn one(name: Option<&str>) -> Result<Client, ClientError> {
     }
 }
 
-/// The `connect` that runs under the name `name`, or whose peer has that name; `None` if there is none.
-pub(crate) async fn connecting_to(name: &str) -> Result<Option<Client>, ClientError> {
-    let mut clients: Vec<_> =
-        all().await?.into_iter().filter(|client| client.hello.command == "connect").collect();
-    if let Some(place) = clients.iter().position(|client| client.hello.name == name) {
-        return Ok(Some(clients.swap_remove(place)));
-    }
+/// The `connect` or service that runs under the name `name`, or whose peer has that name, with the number of the bond that it
+/// opened there; `None` if there is none.
+pub(crate) async fn connecting_to(name: &str) -> Result<Option<(Client, u64)>, ClientError> {
+    let mut clients = all().await?;
+    clients.retain(|client| ["connect", "up"].contains(&client.hello.command.as_str()));
+    // A command of that name goes before one with such a peer.
+    clients.sort_by_key(|client| client.hello.name != name);
     for mut client in clients {
         let status: Status = match client.ask(&Command::Status {}).await {
             Ok(status) => serde_json::from_value(status)
@@ -120,8 +120,11 @@ pub(crate) async fn connecting_to(name: &str) -> Result<Option<Client>, ClientEr
             Err(ClientError::Ended(_)) => continue,
             Err(error) => return Err(error),
         };
-        if status.bonds.iter().any(|bond| bond.peer_name.as_deref() == Some(name)) {
-            return Ok(Some(client));
+        let is_meant = client.hello.name == name && status.bonds.len() == 1;
+        let is_opened = |bond: &&BondStatus| bond.links.iter().any(|link| link.dialled.is_some());
+        let mut opened = status.bonds.iter().filter(is_opened);
+        if let Some(bond) = opened.find(|bond| is_meant || bond.peer_name.as_deref() == Some(name)) {
+            return Ok(Some((client, bond.number)));
         }
     }
     Ok(None)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bondwire::{Bond, LinkId, LinkSnapshot};
+use bondwire::{Bond, LinkId, LinkSnapshot, LinkState};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -104,6 +104,15 @@ impl Program {
 
     fn bonds(&self) -> MutexGuard<'_, Bonds> {
         self.bonds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bonds and links there are, in a few words.
+    pub(crate) fn summary(&self) -> String {
+        let bonds: Vec<_> = self.bonds().running.values().map(|running| running.bond.clone()).collect();
+        let up = |bond: &Bond| bond.links().iter().filter(|link| link.state == LinkState::Active).count();
+        let (links, count) = (bonds.iter().map(up).sum::<usize>(), bonds.len());
+        let plural = |number| if number == 1 { "" } else { "s" };
+        format!("{count} bond{}, {links} link{} up", plural(count), plural(links))
     }
 
     /// Carries out a command, other than one that goes on for ever.

@@ -111,6 +111,22 @@ impl Address {
         if is_udp { Self::Udp(address) } else { Self::Tcp(address) }
     }
 
+    /// Whether the system chooses the port.
+    pub(crate) fn is_any_port(&self) -> bool {
+        matches!(self, Self::Tcp(address) | Self::Udp(address) if address.port == 0)
+    }
+
+    /// Whether one of the two can keep the other from being listened on: the same port or path.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(own), Self::Tcp(other)) | (Self::Udp(own), Self::Udp(other)) => {
+                own.port == other.port && own.port != 0
+            }
+            (Self::Unix(own), Self::Unix(other)) => own == other,
+            _ => false,
+        }
+    }
+
     /// The address as it stands in a stream's label.
     pub(crate) fn label(&self) -> String {
         match self {

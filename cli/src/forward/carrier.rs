@@ -8,6 +8,7 @@ use bondwire::{Bond, BondStream, Class, StreamId};
 use tokio::sync::watch;
 
 use super::address::Address;
+use super::drain::Drain;
 use super::flows::Flows;
 
 /// All forwards have the same priority: the middle.
@@ -19,11 +20,12 @@ pub(crate) struct Carrier {
     pub(crate) bond: Bond,
     pub(crate) flows: Arc<Flows>,
     pub(crate) returns: Arc<Returns>,
+    pub(crate) drain: Drain,
 }
 
 impl Carrier {
-    pub(crate) fn new(bond: Bond) -> Self {
-        Self { bond, flows: Arc::default(), returns: Arc::default() }
+    pub(crate) fn new(bond: Bond, drain: Drain) -> Self {
+        Self { bond, flows: Arc::default(), returns: Arc::default(), drain }
     }
 
     pub(crate) async fn open(&self, class: Class, label: &str) -> Result<BondStream, OpenStreamError> {

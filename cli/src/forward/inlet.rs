@@ -17,6 +17,7 @@ use super::address::{Address, HostPort};
 use super::carrier::{self, Carrier};
 use super::carry::{Answer, carry};
 use super::connection::Connection;
+use super::drain::Drain;
 use super::udp;
 #[cfg(unix)]
 use crate::socket_file::SocketFile;
@@ -47,6 +48,7 @@ enum StreamListener {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) carrier: watch::Receiver<Carrier>,
+    pub(crate) drain: Drain,
     /// Label of the streams.
     pub(crate) label: Arc<str>,
     pub(crate) class: Class,
@@ -116,8 +118,9 @@ impl Inlet {
         match self.sockets {
             Sockets::Stream(listeners) => {
                 for listener in listeners {
-                    let (about, route) = (Arc::clone(&route.about), route.clone());
-                    tasks.spawn(accept(listener, about, move |connection| {
+                    let (about, drain, route) =
+                        (Arc::clone(&route.about), route.drain.clone(), route.clone());
+                    tasks.spawn(accept(listener, about, drain, move |connection| {
                         carry_one(connection, route.clone())
                     }));
                 }
@@ -132,10 +135,12 @@ impl Inlet {
         tasks.shutdown().await;
     }
 
-    /// Hands every connection to `serve`, for ever. `about` is what is served, for the log.
+    /// Hands every connection to `serve` until it is time to drain, and lets those end. `about` is what is served, for the
+    /// log.
     pub(crate) async fn serve<F>(
         self,
         about: &str,
+        drain: &Drain,
         serve: impl Fn(Connection) -> F + Clone + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
@@ -143,25 +148,36 @@ impl Inlet {
         let mut tasks = JoinSet::new();
         if let Sockets::Stream(listeners) = self.sockets {
             for listener in listeners {
-                tasks.spawn(accept(listener, Arc::from(about), serve.clone()));
+                tasks.spawn(accept(listener, Arc::from(about), drain.clone(), serve.clone()));
             }
         }
         tasks.join_all().await;
     }
 }
 
+/// Takes connections until it is time to drain, and lets those that were taken end.
 async fn accept<F>(
     listener: StreamListener,
     about: Arc<str>,
+    drain: Drain,
     serve: impl Fn(Connection) -> F + Send + Sync + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.begun() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok(connection) => {
-                connections.spawn(serve(connection));
+                let (carried, served) = (drain.carry(), serve(connection));
+                connections.spawn(async move {
+                    served.await;
+                    drop(carried);
+                });
             }
             Err(error) => {
                 tracing::warn!("no connection taken for {about}: {error}");
@@ -170,6 +186,8 @@ async fn accept<F>(
         }
         while connections.try_join_next().is_some() {}
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 impl StreamListener {

@@ -22,6 +22,7 @@ pub(crate) async fn serve(target: &Address, carrier: &Carrier, stream: BondStrea
     if let Address::Udp(target) = target {
         return udp::serve(target, carrier, reader, writer).await;
     }
+    let _carried = carrier.drain.carry();
     let connected = timeout(CONNECT_TIMEOUT, Connection::open(target)).await;
     let connection = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(connection) => connection,

@@ -1,11 +1,12 @@
 //! What a peer may reach and open through this host.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::address::{Address, check_path, is_loopback, split_colons};
 
 /// The rights of one peer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Permits {
     /// Targets that it may reach through this host.
     pub(crate) open: Vec<Permit>,
@@ -117,6 +118,26 @@ impl FromStr for Permit {
     }
 }
 
+/// As it is written.
+impl fmt::Display for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { host, port } => {
+                match host.as_deref().unwrap_or("*") {
+                    host if host.contains(':') => write!(f, "[{host}]:")?,
+                    host => write!(f, "{host}:")?,
+                }
+                match port {
+                    Some(port) => write!(f, "{port}"),
+                    None => f.write_str("*"),
+                }
+            }
+            Self::Path(path) => f.write_str(path),
+            Self::Folder(folder) => write!(f, "{folder}*"),
+        }
+    }
+}
+
 /// What is wrong with a permit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -150,6 +171,13 @@ mod tests {
         for bad in ["", "localhost", ":80", "h:x", "h:80:90", "h:65536", "/a/../b", "/run/", "run/*", "/../*"]
         {
             assert_eq!(bad.parse::<Permit>(), Err(PermitError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn permits_are_shown_as_they_are_written() {
+        for text in ["localhost:*", "*:443", "[2001:db8::1]:80", "/run/a.sock", "/run/*", "/*"] {
+            assert_eq!(text.parse::<Permit>().unwrap().to_string(), text);
         }
     }
 

@@ -102,6 +102,13 @@ impl Asked {
     }
 }
 
+/// Asks the peer to listen until it does, and keeps the forward up then.
+pub(crate) async fn keep_asking(forward: Forward, mut bonds: watch::Receiver<Carrier>) {
+    if let Some(asked) = Asked::again(forward, &mut bonds).await {
+        asked.keep(bonds).await;
+    }
+}
+
 /// `bind` with the port that was opened.
 fn with_port(bind: &Address, port: u16) -> Address {
     let at = |address: &HostPort| HostPort { host: address.host.clone(), port };
@@ -137,6 +144,7 @@ pub(crate) async fn serve(bind: &Address, carrier: &Carrier, stream: BondStream)
     let _goodbye = Goodbye(bind);
     let route = Route {
         carrier: watch::channel(carrier.clone()).1,
+        drain: carrier.drain.clone(),
         label: Arc::from(format!("{RETURN_LABEL_PREFIX}{}", writer.id())),
         class,
         about: Arc::from(format!("the peer's end of {bind}")),

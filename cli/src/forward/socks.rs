@@ -15,6 +15,7 @@ use super::address::Address;
 use super::carrier::{self, Carrier};
 use super::carry::{Answer, carry};
 use super::connection::Connection;
+use super::drain::Drain;
 use super::inlet::Inlet;
 use super::spec::SocksForward;
 use crate::failure::Failure;
@@ -41,8 +42,8 @@ impl SocksInlet {
         Ok(Self { inlet, class: forward.class })
     }
 
-    /// Serves clients, for ever.
-    pub(crate) async fn run(self, carrier: watch::Receiver<Carrier>) {
+    /// Serves clients until it is time to drain, and those to their end.
+    pub(crate) async fn run(self, carrier: watch::Receiver<Carrier>, drain: Drain) {
         let class = self.class;
         let serve = move |connection| {
             let carrier = carrier.clone();
@@ -52,7 +53,7 @@ impl SocksInlet {
                 }
             }
         };
-        self.inlet.serve("-D", serve).await;
+        self.inlet.serve("-D", &drain, serve).await;
     }
 }
 

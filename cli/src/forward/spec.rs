@@ -1,5 +1,6 @@
 //! Forward arguments: `-L` and `-R [bind:]port:host:port[,class=…]`, `-D [bind:]port`, and `-W host:port`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use bondwire::Class;
@@ -16,6 +17,8 @@ const PIPE_FORM: &str = "host:port[,class=interactive|bulk|redundant]";
 /// One `-L` or `-R`: connections that come in at `bind` go to `target`, which is at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forward {
+    /// What the user wrote.
+    text: String,
     pub(crate) bind: Address,
     pub(crate) target: Address,
     pub(crate) class: Class,
@@ -24,6 +27,8 @@ pub(crate) struct Forward {
 /// One `-D`: a SOCKS server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SocksForward {
+    /// What the user wrote.
+    text: String,
     pub(crate) bind: HostPort,
     pub(crate) class: Class,
 }
@@ -35,6 +40,50 @@ pub(crate) struct PipeForward {
     pub(crate) class: Class,
 }
 
+/// A forward with its option in front, as a configuration has it: `-L 8080:localhost:80`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ForwardOption {
+    Local(Forward),
+    Remote(Forward),
+    Socks(SocksForward),
+}
+
+impl ForwardOption {
+    /// Where it listens, if that is on this host.
+    pub(crate) fn bind(&self) -> Option<Address> {
+        match self {
+            Self::Local(forward) => Some(forward.bind.clone()),
+            Self::Remote(_) => None,
+            Self::Socks(forward) => Some(Address::Tcp(forward.bind.clone())),
+        }
+    }
+}
+
+impl fmt::Display for ForwardOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(forward) => write!(f, "-L {}", forward.text),
+            Self::Remote(forward) => write!(f, "-R {}", forward.text),
+            Self::Socks(forward) => write!(f, "-D {}", forward.text),
+        }
+    }
+}
+
+impl FromStr for ForwardOption {
+    type Err = ForwardSpecError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (option, argument) = text.split_at_checked(2).ok_or(ForwardSpecError::NoOption)?;
+        let argument = argument.trim_start();
+        match option {
+            "-L" => argument.parse().map(Self::Local),
+            "-R" => argument.parse().map(Self::Remote),
+            "-D" => argument.parse().map(Self::Socks),
+            _ => Err(ForwardSpecError::NoOption),
+        }
+    }
+}
+
 /// What is wrong with a forward argument.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ForwardSpecError {
@@ -43,6 +92,8 @@ pub(crate) enum ForwardSpecError {
          addresses stand in [brackets]"
     )]
     Form,
+    #[error("write -L, -R or -D in front, as on the command line: -L 8080:localhost:80")]
+    NoOption,
     #[error("{0}; write {FORM}")]
     Address(#[from] AddressError),
     #[error("unknown option {0:?}; write {FORM}")]
@@ -92,7 +143,7 @@ impl FromStr for Forward {
         match (is_udp, &bind, &target) {
             (true, Address::Unix(_), _) | (true, _, Address::Unix(_)) => Err(ForwardSpecError::UdpPath),
             (true, ..) if class.is_some() => Err(ForwardSpecError::UdpClass),
-            _ => Ok(Self { bind, target, class: class.unwrap_or(Class::Bulk) }),
+            _ => Ok(Self { text: text.to_owned(), bind, target, class: class.unwrap_or(Class::Bulk) }),
         }
     }
 }
@@ -107,7 +158,8 @@ impl FromStr for SocksForward {
             [host, port] => bind_address(host, port),
             _ => return Err(ForwardSpecError::SocksForm),
         };
-        Ok(Self { bind: bind.map_err(ForwardSpecError::Socks)?, class: class.unwrap_or(Class::Bulk) })
+        let bind = bind.map_err(ForwardSpecError::Socks)?;
+        Ok(Self { text: text.to_owned(), bind, class: class.unwrap_or(Class::Bulk) })
     }
 }
 
@@ -182,6 +234,22 @@ mod tests {
         assert_eq!("1080".parse::<SocksForward>().unwrap().bind.to_string(), "localhost:1080");
         assert_eq!("[::1]:22".parse::<PipeForward>().unwrap().target.to_string(), "[::1]:22");
         assert_eq!("/run/a.sock".parse::<PipeForward>().unwrap().target.to_string(), "/run/a.sock");
+    }
+
+    #[test]
+    fn forwards_stand_in_a_configuration_with_their_options() {
+        for text in
+            ["-L 8080:localhost:80,class=interactive", "-R 0:h:22", "-D [::1]:1080", "-L udp/5353:h:53"]
+        {
+            assert_eq!(text.parse::<ForwardOption>().unwrap().to_string(), text);
+        }
+        let close = "-L8080:localhost:80".parse::<ForwardOption>().unwrap();
+        assert_eq!(close.to_string(), "-L 8080:localhost:80");
+        assert_eq!(close.bind(), Some(Address::Tcp(HostPort::bind("localhost", "8080").unwrap())));
+        for text in ["", "-", "8080:localhost:80", "-W localhost:22", "é"] {
+            assert_eq!(text.parse::<ForwardOption>(), Err(ForwardSpecError::NoOption), "{text}");
+        }
+        assert_eq!("-L 8080".parse::<ForwardOption>(), Err(ForwardSpecError::Form));
     }
 
     #[test]

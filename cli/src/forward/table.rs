@@ -6,8 +6,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::carrier::{self, Carrier};
+use super::drain::Drain;
 use super::inlet::{Inlet, Route};
-use super::remote::Asked;
+use super::remote::{self, Asked};
 use super::socks::SocksInlet;
 use super::spec::{Forward, SocksForward};
 use crate::control::protocol::{CommandError, ForwardKind};
@@ -20,6 +21,7 @@ const FORWARDS_MAX: usize = 1024;
 /// Forwards over whichever bond there is.
 pub(crate) struct Forwards {
     bonds: watch::Receiver<Carrier>,
+    drain: Drain,
     open: Mutex<Open>,
 }
 
@@ -62,8 +64,8 @@ impl LocalEnd {
 
 impl Forwards {
     /// None yet. Those that will be go over the bond that `bonds` has.
-    pub(crate) fn new(bonds: watch::Receiver<Carrier>) -> Self {
-        Self { bonds, open: Mutex::default() }
+    pub(crate) fn new(bonds: watch::Receiver<Carrier>, drain: Drain) -> Self {
+        Self { bonds, drain, open: Mutex::default() }
     }
 
     /// Carries what comes in at a local end; answers the forward's number.
@@ -73,13 +75,16 @@ impl Forwards {
             LocalInlet::Forward(forward, inlet) => {
                 let route = Route {
                     carrier: bonds,
+                    drain: self.drain.clone(),
                     label: forward.target.label().into(),
                     class: forward.class,
                     about: forward.target.to_string().into(),
                 };
                 self.keep(end.text, tokio::spawn(inlet.run(route, std::future::pending())))
             }
-            LocalInlet::Socks(inlet) => self.keep(end.text, tokio::spawn(inlet.run(bonds))),
+            LocalInlet::Socks(inlet) => {
+                self.keep(end.text, tokio::spawn(inlet.run(bonds, self.drain.clone())))
+            }
         }
     }
 
@@ -92,6 +97,12 @@ impl Forwards {
         let text = format!("-R {} to {}", forward.bind, forward.target);
         let asked = Asked::first(forward, &carrier).await?;
         Ok(self.keep(text, tokio::spawn(asked.keep(bonds))))
+    }
+
+    /// Asks the peer to listen for a `-R` until it does; answers the forward's number at once.
+    pub(crate) fn keep_asking(&self, forward: Forward) -> u64 {
+        let text = format!("-R {} to {}", forward.bind, forward.target);
+        self.keep(text, tokio::spawn(remote::keep_asking(forward, self.bonds.clone())))
     }
 
     /// Opens a forward in the form of the option that `kind` names.

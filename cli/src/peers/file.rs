@@ -1,33 +1,26 @@
 //! Reading the peers file.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
-use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use bondwire::PublicKey;
 use bondwire::limits::BONDS_PER_PEER_MAX;
-use bondwire_tcp::limits::LINKS_PER_PATH_MAX;
 use bondwire_tcp::{Families, InterfaceFilter, NetworkFilter};
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
 
-use super::error::TextError;
 use super::{Limits, Peer, PeerName, Peers};
 use crate::discovery::PeerPaths;
 use crate::failure::Failure;
 use crate::forward::permits::Permit;
-use crate::keys;
 use crate::link_spec::LinkSpec;
 use crate::ssh::SshTarget;
+use crate::toml_file::{self, Key, PerPath, Text, TextError, some_texts, texts};
 
-/// Largest peers file in bytes: thousands of peers.
-const FILE_MAX_BYTES: u64 = 1 << 20;
+/// What this file is, for messages.
+const KIND: toml_file::Kind =
+    toml_file::Kind { name: "peers file", danger: "others can let themselves in", owner_matters: false };
 /// Where peers stand in the file.
 pub(super) const TABLE: &str = "peer";
 
@@ -44,9 +37,10 @@ struct Document {
     peer: BTreeMap<PeerName, Entry>,
 }
 
+/// One peer as the file has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Entry {
+pub(crate) struct Entry {
     key: Spanned<Key>,
     #[serde(default, deserialize_with = "texts")]
     links: Vec<LinkSpec>,
@@ -104,79 +98,56 @@ impl PeersFile {
 
     /// The file's text, unless others could have written it. `None` if there is no file.
     pub(super) fn read(&self) -> Result<Option<String>, Failure> {
-        let shown = self.path.display();
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(Failure::configuration(format!("cannot open the peers file {shown}: {error}")));
-            }
-        };
-        let unreadable =
-            |error| Failure::configuration(format!("cannot read the peers file {shown}: {error}"));
-        let metadata = file.metadata().map_err(unreadable)?;
-        check_permissions(&self.path, &metadata)?;
-        if metadata.len() > FILE_MAX_BYTES {
-            return Err(Failure::configuration(format!(
-                "the peers file {shown} has {} bytes, more than {FILE_MAX_BYTES}; remove peers from it",
-                metadata.len()
-            )));
-        }
-        let mut text = String::new();
-        file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-        Ok(Some(text))
+        toml_file::read(&self.path, &KIND)
     }
 }
 
 fn parse(text: &str) -> Result<Peers, TextError> {
     let document: Document =
         toml_edit::de::from_str(text).map_err(|error| TextError::from_toml(text, &error))?;
-    let mut peers: Vec<Peer> = Vec::new();
-    for (name, entry) in document.peer {
-        let span = entry.key.span();
-        let Key(key) = entry.key.into_inner();
-        if let Some(other) = peers.iter().find(|peer| peer.key == key) {
-            let what = format!("{name} has the key of {}; a key belongs to one peer", other.name);
-            return Err(TextError::new(text, Some(span), what));
-        }
-        let limits = Limits {
-            bonds_max: entry.bonds_max.map(|BondsMax(max)| max),
-            streams_max: entry.streams_max.map(NonZeroU64::get),
-            receive_buffer_bytes: entry.receive_buffer_bytes.map(NonZeroU64::get),
-            send_buffer_bytes: entry.send_buffer_bytes.map(NonZeroU64::get),
-        };
-        let paths = PeerPaths {
-            discover: entry.discover,
-            interfaces: entry.interfaces.map(|Text(filter)| filter),
-            family: entry.family.map(|Text(families)| families),
-            network: entry.network.map(|Text(filter)| filter),
-            peer_network: entry.peer_network.map(|Text(filter)| filter),
-            per_path: entry.per_path.map(|PerPath(number)| number),
-        };
-        let Entry { links, ssh, permit_open, permit_listen, permit_links, permit_speed, .. } = entry;
-        peers.push(Peer {
-            name,
-            key,
-            links,
-            ssh: ssh.map(|Text(target)| target),
-            permit_open,
-            permit_listen,
-            permit_links,
-            permit_speed,
-            limits,
-            paths,
-        });
-    }
-    Ok(Peers(peers))
+    Entry::peers(text, document.peer)
 }
 
-/// A public key in the file.
-struct Key(PublicKey);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        keys::parse_public_key(&text).map(Key).map_err(serde::de::Error::custom)
+impl Entry {
+    /// The peers that these entries of `text` describe.
+    pub(crate) fn peers(text: &str, entries: BTreeMap<PeerName, Self>) -> Result<Peers, TextError> {
+        let mut peers: Vec<Peer> = Vec::new();
+        for (name, entry) in entries {
+            let span = entry.key.span();
+            let Key(key) = entry.key.into_inner();
+            if let Some(other) = peers.iter().find(|peer| peer.key == key) {
+                let what = format!("{name} has the key of {}; a key belongs to one peer", other.name);
+                return Err(TextError::new(text, Some(span), what));
+            }
+            let limits = Limits {
+                bonds_max: entry.bonds_max.map(|BondsMax(max)| max),
+                streams_max: entry.streams_max.map(NonZeroU64::get),
+                receive_buffer_bytes: entry.receive_buffer_bytes.map(NonZeroU64::get),
+                send_buffer_bytes: entry.send_buffer_bytes.map(NonZeroU64::get),
+            };
+            let paths = PeerPaths {
+                discover: entry.discover,
+                interfaces: entry.interfaces.map(|Text(filter)| filter),
+                family: entry.family.map(|Text(families)| families),
+                network: entry.network.map(|Text(filter)| filter),
+                peer_network: entry.peer_network.map(|Text(filter)| filter),
+                per_path: entry.per_path.map(|PerPath(number)| number),
+            };
+            let Entry { links, ssh, permit_open, permit_listen, permit_links, permit_speed, .. } = entry;
+            peers.push(Peer {
+                name,
+                key,
+                links,
+                ssh: ssh.map(|Text(target)| target),
+                permit_open,
+                permit_listen,
+                permit_links,
+                permit_speed,
+                limits,
+                paths,
+            });
+        }
+        Ok(Peers(peers))
     }
 }
 
@@ -193,74 +164,12 @@ impl<'de> Deserialize<'de> for BondsMax {
     }
 }
 
-/// A number of links over each path.
-struct PerPath(u8);
-
-impl<'de> Deserialize<'de> for PerPath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = u8::deserialize(deserializer)?;
-        if (1..=LINKS_PER_PATH_MAX).contains(&number) {
-            return Ok(Self(number));
-        }
-        let message = format!("a path has 1 to {LINKS_PER_PATH_MAX} links, not {number}");
-        Err(serde::de::Error::custom(message))
-    }
-}
-
-/// A value that is written as a string.
-struct Text<T>(T);
-
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(PhantomData<T>);
-        impl<T: FromStr<Err: Display>> serde::de::Visitor<'_> for Visitor<T> {
-            type Value = Text<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<T>, E> {
-                text.parse().map(Text).map_err(|error| E::custom(format!("{text:?}: {error}")))
-            }
-        }
-        deserializer.deserialize_str(Visitor(PhantomData))
-    }
-}
-
-fn texts<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    let texts = Vec::<Text<T>>::deserialize(deserializer)?;
-    Ok(texts.into_iter().map(|Text(value)| value).collect())
-}
-
-fn some_texts<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Vec<T>>, D::Error> {
-    texts(deserializer).map(Some)
-}
-
-/// Who can write the file lets himself in.
-#[cfg(unix)]
-fn check_permissions(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Failure> {
-    use std::os::unix::fs::MetadataExt;
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o022 == 0 {
-        return Ok(());
-    }
-    let shown = path.display();
-    Err(Failure::configuration(format!(
-        "the peers file {shown} has mode {mode:04o}, so others can let themselves in; run: chmod 600 {shown}"
-    )))
-}
-
-#[cfg(not(unix))]
-fn check_permissions(_path: &Path, _metadata: &std::fs::Metadata) -> Result<(), Failure> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use bondwire::PublicKey;
+
     use super::*;
+    use crate::keys;
 
     fn key(of: u8) -> String {
         keys::public_key_text(&PublicKey([of; 32]))

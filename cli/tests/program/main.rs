@@ -36,5 +36,7 @@ mod tools;
 mod udp;
 #[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+mod up;
 mod usage;
 mod user;

@@ -1,4 +1,4 @@
-//! Errors in the peers file: where, what, and the key that was meant.
+//! Errors in a TOML file: where, what, and the key that was meant.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,18 +12,18 @@ struct Place {
 
 /// What is wrong in a TOML text, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TextError {
+pub(crate) struct TextError {
     place: Option<Place>,
     what: String,
 }
 
 impl TextError {
-    pub(super) fn new(text: &str, span: Option<Range<usize>>, what: impl fmt::Display) -> Self {
+    pub(crate) fn new(text: &str, span: Option<Range<usize>>, what: impl fmt::Display) -> Self {
         Self { place: span.map(|span| Place::of(text, span.start)), what: what.to_string() }
     }
 
     /// Of the parser's or the deserializer's error, with the nearest key if one is unknown.
-    pub(super) fn from_toml(text: &str, error: &toml_edit::de::Error) -> Self {
+    pub(crate) fn from_toml(text: &str, error: &toml_edit::de::Error) -> Self {
         let message = error.message().trim();
         let what =
             explain_unknown_key(message).unwrap_or_else(|| message.lines().collect::<Vec<_>>().join("; "));
