@@ -281,6 +281,10 @@ mod tests {
         let mut found = alloc::vec::Vec::new();
         while let Some(deadline) = link.deadline(None).filter(|d| d.at <= until) {
             let expired = link.on_timeout(deadline.at, None);
+            // As the connection does, which looks for others to carry what is overdue.
+            if let Some(until) = link.overdue_until(deadline.at) {
+                link.sent.find_overdue(until).for_each(drop);
+            }
             if expired != Expired::Nothing {
                 found.push((deadline.at, expired));
             }
