@@ -131,10 +131,10 @@ impl DialerHandle {
 
     /// Ends the dialer and takes its link out of the bond.
     pub fn stop(&self) {
+        // At once as far as it is known here; one that comes up meanwhile is closed by the dialer's task.
+        let link = self.state().link;
         self.status.stopped.send_replace(true);
-        if let Some(id) = self.state().link {
-            self.status.shared.with(|state, now| state.connection.close_link(now, id));
-        }
+        self.status.close(link);
     }
 }
 
@@ -145,6 +145,12 @@ impl fmt::Debug for DialerHandle {
 }
 
 impl Status {
+    fn close(&self, link: Option<LinkId>) {
+        if let Some(id) = link {
+            self.shared.with(|state, now| state.connection.close_link(now, id));
+        }
+    }
+
     fn report(&self, link: Option<LinkId>, fault: Option<DialError>) {
         if let Some(fault) = &fault {
             let text = fault.to_string();
@@ -200,7 +206,11 @@ pub(crate) fn start(
             _ = shared.wait_until(State::closed_reason) => {}
             () = (Redialer { dialer, connector, status: status.clone() }).run() => {}
         }
-        let fault = status.now.borrow().fault.clone();
+        let DialerState { link, fault } = status.now.borrow().clone();
+        // With the bond the links go by themselves: its end still has to be told on them.
+        if *status.stopped.borrow() && shared.look(State::closed_reason).is_none() {
+            status.close(link);
+        }
         status.report(None, fault);
     });
     handle

@@ -208,6 +208,32 @@ impl Dialer for MemoryDialer {
     }
 }
 
+/// The task of the dialer and whoever stops it run at the same time here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stopped_dialer_leaves_no_link_behind_whenever_it_is_stopped() {
+    let hosts = Hosts::new();
+    for round in 0..300 {
+        let (sender, mut dialled) = mpsc::unbounded_channel();
+        let dialer = hosts.bond.add_dialer(MemoryDialer(sender));
+        hosts.listener.add_link(dialled.recv().await.unwrap());
+        // Before, while and after the link comes up.
+        if round % 3 > 0 {
+            dialer.wait_for(|state| state.link.is_some()).await;
+        }
+        if round % 3 > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        dialer.stop();
+        let gone = async {
+            let is_open = |link: &bondwire::LinkSnapshot| link.state != LinkState::Closed;
+            while hosts.bond.links().iter().any(is_open) || dialer.state().link.is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap_or_else(|_| panic!("round {round}"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hurried_dialer_finds_a_dead_link_that_was_idle_and_dials_at_once() {
     let engine = bondwire::Config { keep_alive: None, idle_timeout: None, ..Default::default() };

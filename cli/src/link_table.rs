@@ -215,14 +215,17 @@ impl LinkTable {
         for spec in gone.extract_if(.., |spec| spec.medium.port().is_some()) {
             self.remove(&spec.to_string());
         }
-        for spec in added {
-            match self.add(spec.clone()) {
-                Ok(()) | Err(AddError::Known(_)) => {}
-                Err(error) => tracing::error!("{error}"),
-            }
-        }
+        let add = |spec: &&LinkSpec| match self.add((*spec).clone()) {
+            Ok(()) | Err(AddError::Known(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        added.retain(|spec| add(spec).is_err());
         for spec in gone {
             self.remove(&spec.to_string());
+        }
+        // What could not be beside those that have gone.
+        for error in added.iter().filter_map(|spec| add(spec).err()) {
+            tracing::error!("{error}");
         }
     }
 
@@ -399,5 +402,70 @@ impl Table {
     fn given(&self, place: usize) -> String {
         let is_it = |row: &&Row| matches!(row.dialled, Dialled::OverPaths(at) if at == place);
         self.rows.iter().find(is_it).map(|row| row.spec.to_string()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bondwire::{BondConfig, Identity, Policy};
+
+    use super::*;
+
+    fn specs(texts: &[&str]) -> Vec<LinkSpec> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// What is dialled, and for what.
+    fn dialled(table: &LinkTable) -> Vec<(String, Policy)> {
+        table.dialled().into_iter().map(|link| (link.spec, link.dialer.policy().usage)).collect()
+    }
+
+    fn expected(links: &[(&str, Policy)]) -> Vec<(String, Policy)> {
+        links.iter().map(|(link, policy)| ((*link).to_owned(), *policy)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_table_follows_a_file_and_leaves_alone_what_the_file_does_not_say() {
+        let bond = Bond::connect_to_anyone(&Identity::generate().unwrap(), BondConfig::default()).unwrap();
+        let first = specs(&["tcp:127.0.0.1:1", "tcp:127.0.0.1:2", "tcp:127.0.0.1:3"]);
+        let table = LinkTable::new(Media::default(), first.clone(), None).unwrap();
+        table.dial(&bond).unwrap();
+        let kept = table.dialled()[0].dialer.clone();
+        // By hand: one more, one less, and one that is paused.
+        table.add("tcp:127.0.0.1:9".parse().unwrap()).unwrap();
+        table.remove("tcp:127.0.0.1:2");
+        table.dialled()[1].dialer.set_policy(Policy::Paused);
+
+        let second = specs(&["tcp:127.0.0.1:1,policy=backup", "tcp:127.0.0.1:2", "tcp:127.0.0.1:3"]);
+        table.follow(&first, &second);
+        let now = [
+            ("tcp:127.0.0.1:1,policy=backup", Policy::Backup),
+            ("tcp:127.0.0.1:3", Policy::Paused),
+            ("tcp:127.0.0.1:9", Policy::Active),
+            ("tcp:127.0.0.1:2", Policy::Active),
+        ];
+        assert_eq!(dialled(&table), expected(&now));
+        assert_eq!(kept.policy().usage, Policy::Backup, "the same dialer");
+
+        // A quota counts for its LINK, so that is another one.
+        let third = specs(&["tcp:127.0.0.1:1,quota=1GB", "tcp:127.0.0.1:9"]);
+        table.follow(&second, &third);
+        let now = [("tcp:127.0.0.1:9", Policy::Active), ("tcp:127.0.0.1:1,quota=1GB", Policy::Active)];
+        assert_eq!(dialled(&table), expected(&now));
+    }
+
+    #[tokio::test]
+    async fn a_full_table_can_be_replaced_as_a_whole() {
+        let bond = Bond::connect_to_anyone(&Identity::generate().unwrap(), BondConfig::default()).unwrap();
+        let full = |host: &str| -> Vec<LinkSpec> {
+            (0..LINKS_MAX)
+                .map(|number| format!("tcp:127.0.0.{host}:{}", 7000 + number).parse().unwrap())
+                .collect()
+        };
+        let (first, second) = (full("1"), full("2"));
+        let table = LinkTable::new(Media::default(), first.clone(), None).unwrap();
+        table.dial(&bond).unwrap();
+        table.follow(&first, &second);
+        assert_eq!(table.specs(), second);
     }
 }

@@ -8,12 +8,17 @@ use crate::failure::Failure;
 use crate::signals::{Interrupt, Reloads};
 use crate::up::Service;
 
+/// What the signals do.
+const SIGNALS: &str = "\
+Signals:
+  HUP        Read the file again; bonds stay, and a faulty file changes nothing
+  TERM, INT  Take nothing new, and end when the connections have, or drain-seconds later; at once the second time
+
+docs/CONFIG.md has the keys of the file.";
+
 /// Arguments of `bondwire up`.
-///
-/// SIGHUP has it read the file again, without dropping a bond; SIGTERM has it take nothing new, and end when its
-/// connections have.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = SIGNALS)]
 pub(crate) struct Up {
     /// The file; `connect ... --print-config` and `listen ... --print-config` write one
     #[arg(value_name = "CONFIG")]

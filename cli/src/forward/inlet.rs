@@ -135,13 +135,14 @@ impl Inlet {
         tasks.shutdown().await;
     }
 
-    /// Hands every connection to `serve` until it is time to drain, and lets those end. `about` is what is served, for the
-    /// log.
+    /// Hands every connection to `serve` until `end`, when all are closed; takes no more when it is time to drain. `about` is
+    /// what is served, for the log.
     pub(crate) async fn serve<F>(
         self,
         about: &str,
         drain: &Drain,
         serve: impl Fn(Connection) -> F + Clone + Send + Sync + 'static,
+        end: impl Future<Output = ()>,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -151,7 +152,8 @@ impl Inlet {
                 tasks.spawn(accept(listener, Arc::from(about), drain.clone(), serve.clone()));
             }
         }
-        tasks.join_all().await;
+        end.await;
+        tasks.shutdown().await;
     }
 }
 

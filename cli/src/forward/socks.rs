@@ -42,8 +42,13 @@ impl SocksInlet {
         Ok(Self { inlet, class: forward.class })
     }
 
-    /// Serves clients until it is time to drain, and those to their end.
-    pub(crate) async fn run(self, carrier: watch::Receiver<Carrier>, drain: Drain) {
+    /// Serves clients until `end`; takes no more when it is time to drain.
+    pub(crate) async fn run(
+        self,
+        carrier: watch::Receiver<Carrier>,
+        drain: Drain,
+        end: impl Future<Output = ()>,
+    ) {
         let class = self.class;
         let serve = move |connection| {
             let carrier = carrier.clone();
@@ -53,7 +58,7 @@ impl SocksInlet {
                 }
             }
         };
-        self.inlet.serve("-D", &drain, serve).await;
+        self.inlet.serve("-D", &drain, serve, end).await;
     }
 }
 

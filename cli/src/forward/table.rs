@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::carrier::{self, Carrier};
@@ -28,7 +28,21 @@ pub(crate) struct Forwards {
 #[derive(Default)]
 struct Open {
     last_number: u64,
-    forwards: Vec<(ForwardStatus, JoinHandle<()>)>,
+    forwards: Vec<OpenForward>,
+}
+
+/// One that is open.
+struct OpenForward {
+    status: ForwardStatus,
+    /// Dropped, it ends the task.
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Waits until a forward is to end.
+async fn ended(end: oneshot::Receiver<()>) {
+    // Nothing is ever sent: it is over when the sender is gone.
+    let _ = end.await;
 }
 
 /// The local end of a forward, open.
@@ -80,10 +94,10 @@ impl Forwards {
                     class: forward.class,
                     about: forward.target.to_string().into(),
                 };
-                self.keep(end.text, tokio::spawn(inlet.run(route, std::future::pending())))
+                self.keep(end.text, |end| tokio::spawn(inlet.run(route, ended(end))))
             }
             LocalInlet::Socks(inlet) => {
-                self.keep(end.text, tokio::spawn(inlet.run(bonds, self.drain.clone())))
+                self.keep(end.text, |end| tokio::spawn(inlet.run(bonds, self.drain.clone(), ended(end))))
             }
         }
     }
@@ -96,13 +110,13 @@ impl Forwards {
         };
         let text = format!("-R {} to {}", forward.bind, forward.target);
         let asked = Asked::first(forward, &carrier).await?;
-        Ok(self.keep(text, tokio::spawn(asked.keep(bonds))))
+        Ok(self.keep(text, |end| until(end, asked.keep(bonds))))
     }
 
     /// Asks the peer to listen for a `-R` until it does; answers the forward's number at once.
     pub(crate) fn keep_asking(&self, forward: Forward) -> u64 {
         let text = format!("-R {} to {}", forward.bind, forward.target);
-        self.keep(text, tokio::spawn(remote::keep_asking(forward, self.bonds.clone())))
+        self.keep(text, |end| until(end, remote::keep_asking(forward, self.bonds.clone())))
     }
 
     /// Opens a forward in the form of the option that `kind` names.
@@ -126,26 +140,28 @@ impl Forwards {
     /// Closes a forward and what it carries; false if there is none of that number.
     pub(crate) async fn remove(&self, number: u64) -> bool {
         let removed: Vec<_> =
-            self.lock().forwards.extract_if(.., |(forward, _)| forward.number == number).collect();
-        end(removed.into_iter().map(|(_, task)| task)).await > 0
+            self.lock().forwards.extract_if(.., |forward| forward.status.number == number).collect();
+        end(removed).await > 0
     }
 
     /// Closes all, and waits until their ports and sockets are free.
     pub(crate) async fn shutdown(&self) {
         let all = std::mem::take(&mut self.lock().forwards);
-        end(all.into_iter().map(|(_, task)| task)).await;
+        end(all).await;
     }
 
     /// Those that are open.
     pub(crate) fn list(&self) -> Vec<ForwardStatus> {
-        self.lock().forwards.iter().map(|(forward, _)| forward.clone()).collect()
+        self.lock().forwards.iter().map(|forward| forward.status.clone()).collect()
     }
 
-    fn keep(&self, forward: String, task: JoinHandle<()>) -> u64 {
+    fn keep(&self, forward: String, start: impl FnOnce(oneshot::Receiver<()>) -> JoinHandle<()>) -> u64 {
+        let (end, ended) = oneshot::channel();
+        let task = start(ended);
         let mut open = self.lock();
         open.last_number += 1;
         let number = open.last_number;
-        open.forwards.push((ForwardStatus { number, forward }, task));
+        open.forwards.push(OpenForward { status: ForwardStatus { number, forward }, end, task });
         number
     }
 
@@ -154,14 +170,27 @@ impl Forwards {
     }
 }
 
-/// Ends tasks and answers how many there were, once each has dropped what it held.
-async fn end(tasks: impl Iterator<Item = JoinHandle<()>>) -> usize {
-    let mut count = 0;
+/// Does `work` until it is to end.
+fn until(end: oneshot::Receiver<()>, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = ended(end) => {}
+            () = work => {}
+        }
+    })
+}
+
+/// Ends forwards and answers how many there were, once each has dropped what it held: ports are free then.
+async fn end(forwards: Vec<OpenForward>) -> usize {
+    let told = forwards.into_iter().map(|OpenForward { end, task, .. }| {
+        drop(end);
+        task
+    });
+    let tasks: Vec<_> = told.collect();
+    let count = tasks.len();
     for task in tasks {
-        task.abort();
-        // It was aborted, or had ended by itself.
+        // It has ended as it was told, or by itself.
         let _ = task.await;
-        count += 1;
     }
     count
 }

@@ -51,6 +51,8 @@ impl Services {
         let link = listening.link();
         let config = write_config(&client, "client.toml", &Self::text(&server, &[&link], forwards, connect));
         let connecting = start(&client, &config);
+        // From here on it hears signals.
+        connecting.wait_for("public key of this host");
         Self { server, client, listening, connecting, link }
     }
 
@@ -194,11 +196,6 @@ fn a_reload_changes_links_and_forwards_while_data_flows() {
     let (backup, second) = (format!("{link},policy=backup"), format!("{link},source=127.0.0.1"));
     assert!(services.reload(&[&backup, &second], &[&to_target, &to_echo]).contains("read again"));
     let bond = services.wait_for_links(&[(&backup, "backup"), (&second, "active")]);
-    assert_eq!(
-        bond["links"].as_array().unwrap()[0]["id"],
-        0,
-        "the link that was changed is the same: {bond:#}"
-    );
     assert_eq!(bond["forwards"].as_array().unwrap().len(), 2);
 
     // The first link and the new forward go; a link that was added by hand stays.
