@@ -31,8 +31,16 @@ static RUNNING: Mutex<Weak<Caretaker>> = Mutex::new(Weak::new());
 /// The second process. It ends when this is dropped, or when the program is gone.
 #[derive(Debug)]
 pub(super) struct Caretaker {
-    /// Nothing is ever written: the end of this end is the message.
-    _alive: OwnedFd,
+    /// When this is closed without a word, the program was killed.
+    alive: OwnedFd,
+}
+
+impl Drop for Caretaker {
+    fn drop(&mut self) {
+        // Nothing is left to clean up, and what the next one has to care for is none of this one's business. Should the
+        // second process be gone, nobody need be told.
+        let _ = rustix::io::write(&self.alive, b"!");
+    }
 }
 
 /// Place of an AIO context in the list of those to end.
@@ -72,7 +80,7 @@ impl Caretaker {
             attend(&heard, |result| drop(sender.send(result)));
         })?;
         started.recv().map_err(io::Error::other)??;
-        Ok(Self { _alive: alive })
+        Ok(Self { alive })
     }
 }
 
@@ -144,15 +152,10 @@ extern "C" fn wait_and_clean_up(descriptor: *mut c_void) -> c_int {
         libc::syscall(libc::SYS_prctl, libc::PR_SET_NAME, c"usb-caretaker".as_ptr());
         libc::syscall(libc::SYS_chdir, c"/".as_ptr());
         let mut byte = [0_u8; 1];
-        loop {
-            let read = libc::syscall(libc::SYS_read, descriptor, byte.as_mut_ptr(), 1 as c_long);
-            if read >= 0 || *libc::__errno_location() != libc::EINTR {
-                break;
-            }
-        }
-        for place in &CONTEXTS {
-            let context = place.load(Ordering::SeqCst);
-            if context != 0 {
+        // All signals are blocked, so that nothing interrupts it.
+        let farewell = libc::syscall(libc::SYS_read, descriptor, byte.as_mut_ptr(), 1 as c_long);
+        if farewell != 1 {
+            for context in CONTEXTS.iter().map(|place| place.load(Ordering::SeqCst)).filter(|id| *id != 0) {
                 libc::syscall(libc::SYS_io_destroy, context as libc::c_ulong);
             }
         }
@@ -245,6 +248,19 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         wait_for("it is gone with its program", || (!runs(process)).then_some(()));
+    }
+
+    /// Another may have been started, and requests begun, before it has ended.
+    #[tokio::test]
+    async fn one_that_is_let_go_ends_no_request() {
+        use crate::device::sys::{Operation, Requests};
+        let caretaker = Caretaker::running().unwrap();
+        let process = wait_for("there is one", || caretaker_of(std::process::id()));
+        let file = tempfile::tempfile().unwrap();
+        let mut requests = Requests::new(file.into(), Operation::Read, 1, 1).unwrap();
+        drop(caretaker);
+        wait_for("it is gone", || (!runs(process)).then_some(()));
+        requests.submit(1).unwrap();
     }
 
     #[test]
