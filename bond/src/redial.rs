@@ -119,14 +119,7 @@ impl DialerHandle {
     /// ```
     pub fn hurry(&self) {
         let Some(id) = self.state().link else { return self.status.hurried.notify_one() };
-        let keep_alive = self.keep_alive();
-        self.status.shared.with(|state, now| {
-            // A link is probed when it was silent for its keep-alive interval; any time is long enough now.
-            if state.connection.set_link_keep_alive(id, Some(Duration::ZERO)) {
-                state.handle_timeout(now);
-                state.connection.set_link_keep_alive(id, keep_alive);
-            }
-        });
+        self.status.shared.with(|state, _| state.connection.probe_link(id));
     }
 
     /// Ends the dialer and takes its link out of the bond.

@@ -13,14 +13,15 @@ use bondwire::link::{
     memory,
 };
 use bondwire::{
-    AllowedPeers, Bond, BondConfig, Class, CloseReason, Identity, LinkState, ListenConfig, Listener, Suite,
+    AllowedPeers, Bond, BondConfig, BondEvent, BondStream, Class, CloseReason, DialerHandle, Identity,
+    LinkId, LinkSnapshot, LinkState, ListenConfig, Listener, Suite,
 };
 use bytes::{Bytes, BytesMut};
 use common::{Hosts, exchange};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 
-fn handshake_error(result: Result<bondwire::LinkId, AddLinkError>) -> HandshakeError {
+fn handshake_error(result: Result<LinkId, AddLinkError>) -> HandshakeError {
     match result {
         Err(AddLinkError::Handshake { error, .. }) => error,
         other => panic!("not a failed handshake: {other:?}"),
@@ -221,11 +222,13 @@ async fn a_stopped_dialer_leaves_no_link_behind_whenever_it_is_stopped() {
             dialer.wait_for(|state| state.link.is_some()).await;
         }
         if round % 3 > 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
         }
         dialer.stop();
         let gone = async {
-            let is_open = |link: &bondwire::LinkSnapshot| link.state != LinkState::Closed;
+            let is_open = |link: &LinkSnapshot| link.state != LinkState::Closed;
             while hosts.bond.links().iter().any(is_open) || dialer.state().link.is_some() {
                 tokio::task::yield_now().await;
             }
@@ -317,63 +320,77 @@ async fn a_dialer_redials_for_ever() {
     handle.stop();
 }
 
+/// A bond whose only link, made by a dialer, has fallen silent: bytes of a stream are under way on it.
+struct Silent {
+    hosts: Hosts,
+    accepted: Bond,
+    handle: DialerHandle,
+    dials: mpsc::UnboundedReceiver<memory::MemoryLink>,
+    faults: memory::Faults,
+    link: LinkId,
+    _stream: BondStream,
+}
+
+impl Silent {
+    async fn new() -> Self {
+        let hosts = Hosts::new();
+        let (dialled, mut dials) = mpsc::unbounded_channel();
+        let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
+        let far = dials.recv().await.unwrap();
+        let faults = far.faults();
+        hosts.listener.add_link(far);
+        let accepted = hosts.listener.accept().await;
+        exchange(&hosts.bond, &accepted, 10_000).await;
+        let link = handle.state().link.unwrap();
+        faults.black_hole(true);
+        let mut stream = hosts.bond.open_stream(Class::Bulk).await.unwrap();
+        stream.write_all(b"into the void").await.unwrap();
+        Self { hosts, accepted, handle, dials, faults, link, _stream: stream }
+    }
+
+    /// The next dial, which reaches the peer.
+    async fn reconnect(&mut self) {
+        let dialled = tokio::time::timeout(Duration::from_secs(30), self.dials.recv()).await;
+        self.hosts.listener.add_link(dialled.expect("nobody dials").unwrap());
+    }
+
+    /// Another link takes the place of the one that was silent, and the bytes arrive.
+    async fn expect_replacement(self) {
+        let mut far = self.accepted.accept_stream().await.unwrap();
+        assert_eq!(far.read_chunk(100).await.unwrap().unwrap(), b"into the void"[..]);
+        self.handle.wait_for(|state| state.link.is_some_and(|link| link != self.link)).await;
+        let links = self.hosts.bond.links();
+        let is_over = |link: &LinkSnapshot| link.id != self.link || link.state == LinkState::Closed;
+        assert!(links.iter().all(is_over), "{links:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_suspect_link_is_replaced() {
-    let hosts = Hosts::new();
-    let (dialled, mut dials) = mpsc::unbounded_channel();
-    let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
-    let far = dials.recv().await.unwrap();
-    let faults = far.faults();
-    hosts.listener.add_link(far);
-    let accepted = hosts.listener.accept().await;
-    exchange(&hosts.bond, &accepted, 10_000).await;
-    let old = handle.state().link.unwrap();
-
-    faults.black_hole(true);
-    let mut near = hosts.bond.open_stream(Class::Bulk).await.unwrap();
-    near.write_all(b"into the void").await.unwrap();
+    let mut silent = Silent::new().await;
     // The replacement is dialled while the old link is suspect, and takes its place.
-    hosts.listener.add_link(dials.recv().await.unwrap());
-    let mut far = accepted.accept_stream().await.unwrap();
-    let chunk = far.read_chunk(100).await.unwrap().unwrap();
-    assert_eq!(chunk, b"into the void"[..]);
-    assert_ne!(handle.state().link, Some(old));
-    let links = hosts.bond.links();
-    assert!(links.iter().all(|link| link.id != old || link.state == LinkState::Closed), "{links:?}");
+    silent.reconnect().await;
+    silent.expect_replacement().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_is_back_after_a_long_silence_is_renewed() {
-    let hosts = Hosts::new();
-    let (dialled, mut dials) = mpsc::unbounded_channel();
-    let handle = hosts.bond.add_dialer(MemoryDialer(dialled));
-    let far = dials.recv().await.unwrap();
-    let faults = far.faults();
-    hosts.listener.add_link(far);
-    let accepted = hosts.listener.accept().await;
-    exchange(&hosts.bond, &accepted, 10_000).await;
-    let old = handle.state().link.unwrap();
-
-    let state_is = async |wanted: LinkState| {
-        while hosts.bond.links().iter().find(|link| link.id == old).is_none_or(|link| link.state != wanted) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut silent = Silent::new().await;
+    let mut events = silent.hosts.bond.events();
+    let mut becomes = async |wanted: LinkState| loop {
+        match events.next().await.unwrap() {
+            BondEvent::Link { to, .. } if to == wanted => return,
+            _ => {}
         }
     };
-    faults.black_hole(true);
-    let mut near = hosts.bond.open_stream(Class::Bulk).await.unwrap();
-    near.write_all(b"into the void").await.unwrap();
-    state_is(LinkState::Suspect).await;
+    becomes(LinkState::Suspect).await;
     let back = tokio::time::Instant::now() + Duration::from_millis(1500);
     // The path is cut: no dial leads to anything.
-    while tokio::time::timeout_at(back, dials.recv()).await.is_ok() {}
-    faults.black_hole(false);
-    state_is(LinkState::Active).await;
-    hosts.listener.add_link(dials.recv().await.unwrap());
-    handle.wait_for(|state| state.link.is_some_and(|link| link != old)).await;
-    let mut far = accepted.accept_stream().await.unwrap();
-    assert_eq!(far.read_chunk(100).await.unwrap().unwrap(), b"into the void"[..]);
-    let links = hosts.bond.links();
-    assert!(links.iter().all(|link| link.id != old || link.state == LinkState::Closed), "{links:?}");
+    while tokio::time::timeout_at(back, silent.dials.recv()).await.is_ok() {}
+    silent.faults.black_hole(false);
+    becomes(LinkState::Active).await;
+    silent.reconnect().await;
+    silent.expect_replacement().await;
 }
 
 #[tokio::test(start_paused = true)]

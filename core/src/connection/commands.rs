@@ -123,6 +123,14 @@ impl Connection {
         true
     }
 
+    /// Probes a link, however lately it was heard. False if there is no such link.
+    pub fn probe_link(&mut self, id: LinkId) -> bool {
+        let Some(index) = self.index_of(id) else { return false };
+        self.links[index].want_probe();
+        self.epoch += 1;
+        true
+    }
+
     /// Takes a link out of the bond and tells the peer. False if there is no such link.
     pub fn close_link(&mut self, now: Instant, id: LinkId) -> bool {
         let there = self.index_of(id).is_some();
