@@ -465,22 +465,19 @@ async fn in_use(cable: &Cable) {
 struct Greedy<'g>(&'g Guest);
 
 impl<'g> Greedy<'g> {
-    const NUMBERS: &'static str = "1d6b 0104";
-    const DRIVER: &'static str = "/sys/bus/usb/drivers/usbserial_generic";
-
     fn load(guest: &'g Guest) -> Self {
         guest.load("usbserial", &[]).unwrap();
         let greedy = Self(guest);
-        fs::write("/sys/bus/usb-serial/drivers/generic/new_id", Self::NUMBERS).unwrap();
+        fs::write("/sys/bus/usb-serial/drivers/generic/new_id", "1d6b 0104").unwrap();
         greedy
     }
 }
 
 impl Drop for Greedy<'_> {
     fn drop(&mut self) {
-        // The next tests have devices of the same numbers.
-        let _ = fs::write(format!("{}/remove_id", Self::DRIVER), Self::NUMBERS);
-        let _ = self.0.settle();
+        // The next tests have devices of the same numbers, and this driver has no `remove_id`.
+        let unloaded = self.0.unload("usbserial");
+        assert!(unloaded.is_ok() || std::thread::panicking(), "{unloaded:?}");
     }
 }
 

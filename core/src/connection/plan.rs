@@ -21,6 +21,14 @@ pub(super) struct Field {
     pub(super) bond: BondState,
 }
 
+impl Field {
+    /// Whether `length` bytes would arrive first over `link`. The same length for every link: were it a packet of each, all
+    /// could take another for the first.
+    pub(super) fn is_first_for(&self, link: LinkId, length: u64) -> bool {
+        scheduler::earliest(&self.candidates, length).is_some_and(|first| first.id == link)
+    }
+}
+
 /// What a link's next packet is for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -113,10 +121,7 @@ impl Connection {
     }
 
     fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
-        // The same length for every link: were it a packet of each, all could take another for the first.
-        let first_for = |length: u64| {
-            scheduler::earliest(&field.candidates, length).is_some_and(|first| first.id == me.id)
-        };
+        let first_for = |length: u64| field.is_first_for(me.id, length);
         let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
         let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
         plan.think_again = waiting

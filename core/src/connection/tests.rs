@@ -536,6 +536,23 @@ fn with_interactive_data_about_full_links_stay_full_both_ways() {
 }
 
 #[test]
+fn a_datagram_goes_by_the_link_on_which_the_whole_of_it_is_first() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 50_000, 1);
+    world.add_link(1, 10_000_000, 5);
+    Transfer::start(&mut world, Class::Bulk, 4 << 20).run(&mut world, MS * 30_000);
+    // The first byte would be earlier on the slow link, the last one on the other.
+    for (flow, length) in [(1, 20_000), (2, 10), (3, 20_000)] {
+        world.run_for(MS * 1000);
+        let now = world.now;
+        world.ends[0].send_datagram(now, flow, pattern(0, length).into()).unwrap();
+        world.run_for(MS * 100);
+        let arrived = world.ends[1].read_datagram().map(|(flow, data)| (flow, data.len()));
+        assert_eq!(arrived, Some((flow, length)));
+    }
+}
+
+#[test]
 fn a_redundant_stream_survives_a_cut_without_a_gap() {
     let mut world = World::new(&Config::default());
     world.add_link(0, 6_250_000, 10);

@@ -13,7 +13,6 @@ use crate::id::{Class, LinkId};
 use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
 use crate::link::way_back::arrival_us;
-use crate::scheduler;
 use crate::streams::{Control as StreamControl, Take};
 use crate::time::Instant;
 use crate::wire::packet::Packet;
@@ -264,11 +263,11 @@ impl Connection {
     }
 
     fn push_datagrams(&mut self, now: Instant, link: LinkId, field: &Field, packet: &mut Packet) {
-        let takes_new_flows = scheduler::earliest(&field.candidates, 0).is_some_and(|first| first.id == link);
         loop {
             let take = TakeDatagram {
                 link,
-                takes_new_flows,
+                // As in the plan: were the two not to agree, nobody would send it.
+                takes_new_flows: field.is_first_for(link, self.datagrams.next_bytes()),
                 max_bytes: packet.remaining(),
                 may_split: !packet.is_ack_eliciting(),
             };
