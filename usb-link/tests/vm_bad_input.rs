@@ -330,8 +330,8 @@ fn what_fails_once_is_used_again_and_the_next_cable_serves_when_one_is_mute() {
         tokio::task::spawn_blocking(|| Endpoints::stall_ours("dummy_udc.0")).await.unwrap().unwrap();
         wait_for_async("another link", || working.active().iter().any(|link| link.id != id)).await;
         working.goes_on().await;
-        drop(working);
-
+    });
+    runtime().block_on(async {
         let mute = Stranger::of_program("mute", "", |_| Ok(())).plug_in("dummy_udc.0");
         our_cable().await;
         let mut good = serve("dummy_udc.1,serial=good");
