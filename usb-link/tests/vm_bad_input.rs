@@ -319,6 +319,42 @@ fn devices_that_break_the_protocol_are_cut_off_and_the_good_cable_goes_on() {
     });
 }
 
+#[test]
+fn what_fails_once_is_used_again_and_the_next_cable_serves_when_one_is_mute() {
+    let Some(guest) = bondwire_vm::guest() else { return };
+    let _cables = guest.cables(2, bondwire_vm::Speed::High).unwrap();
+    runtime().block_on(async {
+        // An endpoint of a good device is stalled, as by an error of its controller.
+        let working = Working::start(serve("dummy_udc.0")).await;
+        let id = working.active()[0].id;
+        tokio::task::spawn_blocking(|| Endpoints::stall_ours("dummy_udc.0")).await.unwrap().unwrap();
+        wait_for_async("another link", || working.active().iter().any(|link| link.id != id)).await;
+        working.goes_on().await;
+    });
+    runtime().block_on(async {
+        let mute = Stranger::of_program("mute", "", |_| Ok(())).plug_in("dummy_udc.0");
+        our_cable().await;
+        let mut good = serve("dummy_udc.1,serial=good");
+        let mut dialer = UsbDialer::any_of("".parse().unwrap());
+        while timeout(PATIENCE, our_cables()).await.unwrap().len() < 2 {}
+        // A dial that is given up while the first of them is tried begins with the other one the next time.
+        let given_up = timeout(Duration::from_millis(300), dialer.dial()).await;
+        println!("{given_up:?}");
+        let (dialled, accepted) = tokio::join!(timeout(PATIENCE, dialer.dial()), good.accept());
+        assert_eq!(dialled.unwrap().unwrap().describe().name, "usb 1d6b:0104,serial=good");
+        drop((accepted, good));
+        // With none that works, each is named.
+        let error = dialer.dial().await.unwrap_err().to_string();
+        assert!(error.starts_with("1d6b:0104,serial=mute: the device says nothing: "), "{error}");
+        drop(mute);
+    });
+}
+
+async fn our_cables() -> Vec<Cable> {
+    let listed = bondwire_usb::host::cables().await.unwrap();
+    listed.into_iter().filter(|cable| cable.has_our_class).collect()
+}
+
 /// The one cable of ours that is plugged in.
 async fn our_cable() -> Cable {
     let mut watch = CableWatch::new();

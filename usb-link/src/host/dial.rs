@@ -30,8 +30,10 @@ pub struct UsbDialer {
     name: String,
     /// Hears when something is plugged in, from before the first list on.
     watch: Option<CableWatch>,
-    /// Those that are plugged in and have been tried, the last one last: it is the last to be tried again.
-    tried: Vec<CableId>,
+    /// Whether there may be a link of this dialer.
+    has_dialled: bool,
+    /// Cables to be tried after all others, the last one last: those that failed, or worse than the one that worked.
+    failed: Vec<CableId>,
 }
 
 #[derive(Debug)]
@@ -54,30 +56,40 @@ impl Wanted {
 impl UsbDialer {
     /// For one cable, also when it is plugged in again, and elsewhere if it has a serial number.
     pub fn new(cable: CableId) -> Self {
-        Self { name: format!("usb {cable}"), wanted: Wanted::Cable(cable), watch: None, tried: Vec::new() }
+        Self {
+            name: format!("usb {cable}"),
+            wanted: Wanted::Cable(cable),
+            watch: None,
+            has_dialled: false,
+            failed: Vec::new(),
+        }
     }
 
     /// For one link over the first cable of those that are meant. [`CableLinks`](super::CableLinks) makes one over each of them.
     pub fn any_of(address: UsbAddress) -> Self {
         let name = format!("usb {address}").trim().to_owned();
-        Self { name, wanted: Wanted::AnyOf(address), watch: None, tried: Vec::new() }
+        Self { name, wanted: Wanted::AnyOf(address), watch: None, has_dialled: false, failed: Vec::new() }
     }
 
     /// A link over the first of these cables that can be had. One that only looks like the other end does not keep it from
     /// the others, even if the dial ends while it is being tried.
     async fn connect(&mut self, plugged_in: Vec<Cable>) -> io::Result<UsbLink> {
         let mut meant: Vec<Cable> = plugged_in.into_iter().filter(|cable| self.wanted.is(cable)).collect();
-        self.tried.retain(|tried| meant.iter().any(|cable| cable.id() == *tried));
-        meant.sort_by_key(|cable| self.tried.iter().position(|tried| *tried == cable.id()));
+        self.failed.retain(|failed| meant.iter().any(|cable| cable.id() == *failed));
+        meant.sort_by_key(|cable| self.failed.iter().position(|failed| *failed == cable.id()));
+        // This dialer's last link may not have ended yet.
+        let patience = if self.has_dialled { RELEASE_PATIENCE } else { Duration::ZERO };
+        self.has_dialled = true;
         let mut faults = Vec::new();
-        for cable in meant {
+        for cable in &meant {
             let id = cable.id();
-            // This dialer's last link over it may not have ended yet.
-            let patience = if self.tried.contains(&id) { RELEASE_PATIENCE } else { Duration::ZERO };
-            self.tried.retain(|tried| *tried != id);
-            self.tried.push(id.clone());
-            match open(&cable, patience).await {
-                Ok(link) => return Ok(link),
+            self.failed.retain(|failed| *failed != id);
+            self.failed.push(id.clone());
+            match open(cable, patience).await {
+                Ok(link) => {
+                    self.failed = meant.iter().map(Cable::id).filter(|other| *other != id).collect();
+                    return Ok(link);
+                }
                 Err(e) => faults.push((id, e)),
             }
         }

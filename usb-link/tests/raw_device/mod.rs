@@ -122,6 +122,13 @@ impl Endpoints {
         }
     }
 
+    /// Refuses what a host sends to our own gadget on this controller.
+    pub(crate) fn stall_ours(controller: &str) -> io::Result<()> {
+        let folder = format!("/run/bondwire/gadget.{controller}.ffs");
+        let endpoints = Self::open(Path::new(&folder), Arc::default());
+        is_stalled(endpoints.again(|| (&endpoints.from_host).write(&[0])))
+    }
+
     /// Sends one transfer.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         self.again(|| (&self.to_host).write(bytes)).map(drop)
@@ -151,11 +158,7 @@ impl Endpoints {
 
     /// Refuses what the host reads, for as long as it does not say otherwise: a step in the wrong direction stalls an endpoint.
     pub(crate) fn stall(&self) -> io::Result<()> {
-        match self.again(|| (&self.to_host).read(&mut [0])) {
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BADMSG.raw_os_error()) => Ok(()),
-            Err(e) => Err(e),
-            Ok(_) => Err(io::Error::other("the kernel has read from an endpoint that only sends")),
-        }
+        is_stalled(self.again(|| (&self.to_host).read(&mut [0])))
     }
 
     /// Opens a session as a good device does. Answers the host's HELLO, and what the checksums of frames begin with.
@@ -186,6 +189,15 @@ impl Endpoints {
                 return Ok((peer, epoch));
             }
         }
+    }
+}
+
+/// Whether a step in the wrong direction did what it should.
+fn is_stalled(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BADMSG.raw_os_error()) => Ok(()),
+        Err(e) => Err(e),
+        Ok(_) => Err(io::Error::other("the kernel took a step in the wrong direction")),
     }
 }
 
