@@ -1,5 +1,6 @@
 //! Which tests there are for the guest, and the programs that they are made of.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,9 +24,9 @@ pub struct Contents {
     /// Its first program.
     pub init: PathBuf,
     /// Programs for its `/usr/bin`: the name there, and the file.
-    pub programs: Vec<(String, PathBuf)>,
-    /// The names of those that are tests.
-    pub tests: Vec<String>,
+    pub programs: BTreeMap<String, PathBuf>,
+    /// The names of those that are tests. Their order does not depend on which cargo was done with first.
+    pub tests: BTreeSet<String>,
     /// A folder with rules for udev.
     pub rules: PathBuf,
 }
@@ -60,13 +61,11 @@ impl Contents {
         let Some((name, kind, file)) = artifact(message) else { return };
         match kind.as_str() {
             "bin" if name == INIT => self.init = file,
-            // Cargo tells of a program each time that a test needs it.
-            _ if self.programs.iter().any(|(_, other)| *other == file) => {}
             "test" => {
-                self.tests.push(name.clone());
-                self.programs.push((name, file));
+                self.tests.insert(name.clone());
+                self.programs.insert(name, file);
             }
-            "bin" => self.programs.push((name, file)),
+            "bin" => drop(self.programs.insert(name, file)),
             _ => {}
         }
     }
@@ -78,7 +77,7 @@ impl Contents {
     /// There is none, or a program does not list its tests.
     pub fn jobs(&self, filter: Option<&str>, long: bool) -> Result<Vec<Job>, SetUpError> {
         let mut jobs = Vec::new();
-        for (program, file) in self.programs.iter().filter(|(name, _)| self.tests.contains(name)) {
+        for (program, file) in self.programs.iter().filter(|(name, _)| self.tests.contains(*name)) {
             let ignored =
                 names(&read(Command::new(file).args(["--list", "--format", "terse", "--ignored"]))?);
             let all = names(&read(Command::new(file).args(["--list", "--format", "terse"]))?);
@@ -129,13 +128,15 @@ mod tests {
         };
         contents.take(&message("bondwire-vm-init", "bin"));
         contents.take(&message("vm_self", "test"));
+        contents.take(&message("vm_bond", "test"));
         contents.take(&message("bondwire", "bin"));
         contents.take(&message("bondwire", "bin"));
         contents.take(r#"{"reason":"build-finished","success":true}"#);
         assert_eq!(contents.init, Path::new("/t/bondwire-vm-init"));
-        assert_eq!(contents.tests, ["vm_self"]);
-        let programs = ["vm_self", "bondwire"].map(|name| (name.to_owned(), Path::new("/t").join(name)));
-        assert_eq!(contents.programs, programs);
+        assert!(contents.tests.iter().eq(["vm_bond", "vm_self"]), "in the order of their names");
+        let programs = ["bondwire", "vm_bond", "vm_self"];
+        let programs = programs.map(|name| (name.to_owned(), Path::new("/t").join(name)));
+        assert!(contents.programs.into_iter().eq(programs));
     }
 
     #[test]
