@@ -100,23 +100,6 @@ impl Drop for Running {
     }
 }
 
-/// A driver of serial ports that takes every device with the numbers of ours, until this is dropped.
-struct Greedy;
-
-impl Greedy {
-    fn load(guest: &Guest) -> Self {
-        guest.load("usbserial", &[]).unwrap();
-        fs::write("/sys/bus/usb-serial/drivers/generic/new_id", "1d6b 0104").unwrap();
-        Self
-    }
-}
-
-impl Drop for Greedy {
-    fn drop(&mut self) {
-        let _ = fs::write("/sys/bus/usb/drivers/usbserial_generic/remove_id", "1d6b 0104");
-    }
-}
-
 #[test]
 fn what_is_in_the_way_is_told_with_what_to_do() {
     let Some(guest) = guest() else { return };
@@ -162,7 +145,7 @@ fn what_is_in_the_way_is_told_with_what_to_do() {
     let link = found["link"].as_str().unwrap();
     assert!(line.contains(&format!("no link came up: {link}: {no_permission}")), "{line}");
 
-    let greedy = Greedy::load(&guest);
+    let greedy = guest.greedy_driver("1d6b 0104").unwrap();
     let fault = |user| device(user).and_then(|device| device["fault"].as_str().map(str::to_owned));
     let told = wait_for("the driver", || fault(0).filter(|fault| fault.contains("kernel driver"))).unwrap();
     let port = found["port"].as_str().unwrap();

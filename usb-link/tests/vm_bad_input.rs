@@ -497,28 +497,8 @@ async fn in_use(cable: &Cable) {
     assert_eq!(cable.fault().await, None);
 }
 
-/// Somebody has told a driver of serial ports to take whatever has these numbers.
-struct Greedy<'g>(&'g Guest);
-
-impl<'g> Greedy<'g> {
-    fn load(guest: &'g Guest) -> Self {
-        guest.load("usbserial", &[]).unwrap();
-        let greedy = Self(guest);
-        fs::write("/sys/bus/usb-serial/drivers/generic/new_id", "1d6b 0104").unwrap();
-        greedy
-    }
-}
-
-impl Drop for Greedy<'_> {
-    fn drop(&mut self) {
-        // The next tests have devices of the same numbers, and this driver has no `remove_id`.
-        let unloaded = self.0.unload("usbserial");
-        assert!(unloaded.is_ok() || std::thread::panicking(), "{unloaded:?}");
-    }
-}
-
 async fn has_a_driver(guest: &Guest, cable: &Cable) {
-    let greedy = Greedy::load(guest);
+    let greedy = guest.greedy_driver("1d6b 0104").unwrap();
     wait_for("the driver", || cable.driver()).unwrap();
     let error = UsbDialer::new(cable.id()).dial().await.unwrap_err().to_string();
     println!("{error}");

@@ -103,6 +103,18 @@ impl Guest {
         run(Command::new("rmmod").arg(module))
     }
 
+    /// Has a driver of serial ports take every device with the numbers `VENDOR PRODUCT`, as somebody may have told it to.
+    ///
+    /// # Errors
+    ///
+    /// The module cannot be loaded, or does not know the numbers' form.
+    pub fn greedy_driver(&self, numbers: &str) -> io::Result<GreedyDriver> {
+        self.load("usbserial", &[])?;
+        let driver = GreedyDriver { guest: Self { _private: () } };
+        fs::write("/sys/bus/usb-serial/drivers/generic/new_id", numbers)?;
+        Ok(driver)
+    }
+
     /// Waits until udevd has dealt with all events so far.
     ///
     /// # Errors
@@ -110,6 +122,30 @@ impl Guest {
     /// udevadm's last words.
     pub fn settle(&self) -> io::Result<()> {
         run(Command::new("udevadm").arg("settle"))
+    }
+}
+
+/// A driver that takes devices which are not meant for it, `usbserial_generic`; gone when this value goes.
+#[derive(Debug)]
+pub struct GreedyDriver {
+    guest: Guest,
+}
+
+impl GreedyDriver {
+    /// It has no `remove_id`, so it has to be unloaded, and before it the driver of the guest's own adapter, which is built on
+    /// it.
+    fn forget(&self) -> io::Result<()> {
+        self.guest.unload("ftdi_sio")?;
+        self.guest.unload("usbserial")?;
+        self.guest.load("ftdi_sio", &[])
+    }
+}
+
+impl Drop for GreedyDriver {
+    fn drop(&mut self) {
+        // The next tests have devices of the same numbers.
+        let forgotten = self.forget();
+        assert!(forgotten.is_ok() || thread::panicking(), "{forgotten:?}");
     }
 }
 

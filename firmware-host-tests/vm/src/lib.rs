@@ -28,4 +28,4 @@ pub mod plan;
 pub mod report;
 pub mod run;
 
-pub use guest::{Cables, Guest, Speed, guest, wait_for};
+pub use guest::{Cables, GreedyDriver, Guest, Speed, guest, wait_for};
