@@ -108,12 +108,9 @@ fn run_tests(shell: &Shell, filter: Option<&str>) -> Result<Verdict> {
     let images = target_folder().join("firmware").join(IMAGE_TARGET).join("release");
     let _images = shell.push_env(IMAGES, images);
     let filter = filter.into_iter();
-    cmd!(
-        shell,
-        "cargo test --quiet --profile {PROFILE} --package bondwire-firmware --test cortex_m -- {filter...}"
-    )
-    .quiet()
-    .run()?;
+    cmd!(shell, "cargo test --quiet --profile {PROFILE} --workspace --test cortex_m -- {filter...}")
+        .quiet()
+        .run()?;
     Verdict::good("a Cortex-M bonds two hosts")
 }
 

@@ -80,12 +80,9 @@ impl Test {
         if self.quick || !root_tests {
             return Ok(Verdict::Skipped("needs root, and more time than --quick has".to_owned()));
         }
-        cmd!(
-            shell,
-            "cargo build --quiet --profile {PROFILE} --package bondwire-cli --package bondwire-bench"
-        )
-        .quiet()
-        .run()?;
+        // All that later steps run, and of the whole workspace, as they have it: each choice of packages has its own features,
+        // and would compile half of the dependencies anew.
+        cmd!(shell, "cargo build --quiet --profile {PROFILE} --workspace --bins --tests").quiet().run()?;
         let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
         let (bench, program) =
             (format!("{target}/{PROFILE}/bondwire-bench"), format!("{target}/{PROFILE}/bondwire"));

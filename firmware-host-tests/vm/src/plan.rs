@@ -11,6 +11,8 @@ use crate::report::Job;
 
 /// Integration tests in files of this name run in the guest.
 const TEST_FILES: &str = "vm_*";
+/// What of the workspace's own programs is in the guest.
+const PROGRAMS: [&str; 1] = ["bondwire"];
 /// The first program of the guest.
 const INIT: &str = "bondwire-vm-init";
 /// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a tenth of it.
@@ -39,20 +41,16 @@ impl Contents {
     /// They do not build.
     pub fn build(root: &Path, profile: &str, features: Option<&str>) -> Result<Self, SetUpError> {
         let mut contents = Self { rules: root.join("udev"), ..Self::default() };
-        let bins = ["build", "--package", env!("CARGO_PKG_NAME"), "--package", "bondwire-cli", "--bins"];
-        let mut tests = vec!["test", "--no-run", "--workspace", "--test", TEST_FILES];
-        tests.extend(features.iter().flat_map(|features| ["--features", features]));
-        for command in [&bins[..], &tests] {
-            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.current_dir(root).args(command);
-            cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
-            // Cargo's own messages go to the terminal as they come.
-            let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during("run cargo")?;
-            if !output.status.success() {
-                return Err(SetUpError::Build);
-            }
-            String::from_utf8_lossy(&output.stdout).lines().for_each(|line| contents.take(line));
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(root).args(["build", "--workspace", "--bins", "--test", TEST_FILES]);
+        cargo.args(features.iter().flat_map(|features| ["--features", features]));
+        cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
+        // Cargo's own messages go to the terminal as they come.
+        let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during("run cargo")?;
+        if !output.status.success() {
+            return Err(SetUpError::Build);
         }
+        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| contents.take(line));
         Ok(contents)
     }
 
@@ -65,7 +63,7 @@ impl Contents {
                 self.tests.insert(name.clone());
                 self.programs.insert(name, file);
             }
-            "bin" => drop(self.programs.insert(name, file)),
+            "bin" if PROGRAMS.contains(&name.as_str()) => drop(self.programs.insert(name, file)),
             _ => {}
         }
     }
@@ -131,6 +129,7 @@ mod tests {
         contents.take(&message("vm_bond", "test"));
         contents.take(&message("bondwire", "bin"));
         contents.take(&message("bondwire", "bin"));
+        contents.take(&message("xtask", "bin"));
         contents.take(r#"{"reason":"build-finished","success":true}"#);
         assert_eq!(contents.init, Path::new("/t/bondwire-vm-init"));
         assert!(contents.tests.iter().eq(["vm_bond", "vm_self"]), "in the order of their names");
