@@ -13,7 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use bondwire_vm::{Guest, Speed, guest, wait_for};
 use serde_json::Value;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_bondwire");
+/// Where the guest has it: the path of the build is the host's.
+const PROGRAM: &str = "/usr/bin/bondwire";
 const GADGET: &str = "/sys/kernel/config/usb_gadget/other";
 /// What a user without rights has.
 const USER: u32 = 1000;
