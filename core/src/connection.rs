@@ -8,6 +8,7 @@
 mod close;
 mod commands;
 mod control;
+mod copies;
 mod plan;
 mod receive;
 mod recovery;
@@ -24,6 +25,7 @@ use alloc::vec::Vec;
 
 use self::close::Closing;
 use self::control::Control;
+use self::copies::Copies;
 use crate::config::{Config, LinkInfo};
 use crate::crypto::BondKeys;
 use crate::datagrams::Datagrams;
@@ -53,6 +55,7 @@ pub struct Connection {
     streams: Streams,
     datagrams: Datagrams,
     control: Control,
+    copies: Copies,
     keys: Option<BondKeys>,
     closing: Closing,
     reason: Option<CloseReason>,
@@ -92,6 +95,7 @@ impl Connection {
             streams,
             datagrams: Datagrams::new(),
             control: Control::default(),
+            copies: Copies::default(),
             keys: None,
             closing: Closing::Open,
             reason: None,

@@ -240,7 +240,8 @@ pub struct LinkStats {
     pub lost_packets: u64,
     /// Stream bytes that went to other links because this one was suspect or closed.
     pub moved_bytes: u64,
-    /// Late stream bytes of this link that were given to others while it was not yet suspect: they may arrive twice.
+    /// Stream bytes of this link that others were given while it was not suspect, because they were late or nobody at the
+    /// keys should have to wait for them: they may arrive twice.
     pub reinjected_bytes: u64,
     /// Times the link became suspect.
     pub suspects: u64,

@@ -130,6 +130,10 @@ pub const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// Packets in flight at the start on a link without a rate hint, in bytes (RFC 6928: ten segments).
 pub const INITIAL_WINDOW_BYTES: u64 = 10 * 1200;
 
+/// Pieces of interactive data that wait for a second link to send them, too; the oldest go first. More than a person at
+/// the keys makes in a round trip.
+pub const COPIES_MAX: usize = 64;
+
 /// Longest reason text of a CLOSE, in bytes.
 pub const CLOSE_REASON_MAX_BYTES: usize = 128;
 /// Events kept for a caller that does not fetch them; the oldest go first.

@@ -72,8 +72,11 @@ impl Candidate {
 }
 
 /// The link on which `length` bytes arrive first.
-pub(crate) fn earliest(candidates: &[Candidate], length: u64) -> Option<&Candidate> {
-    candidates.iter().min_by_key(|c| (c.arrival(length), c.id))
+pub(crate) fn earliest<'a>(
+    candidates: impl IntoIterator<Item = &'a Candidate>,
+    length: u64,
+) -> Option<&'a Candidate> {
+    candidates.into_iter().min_by_key(|c| (c.arrival(length), c.id))
 }
 
 /// Time after which link `me`, which leaves `length` bytes to the earliest one, looks again, should that one have failed or

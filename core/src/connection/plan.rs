@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) probe: bool,
     pub(super) datagrams: bool,
     pub(super) interactive: bool,
+    /// Second copies of what other links sent.
+    pub(super) copies: bool,
     pub(super) redundant: bool,
     /// Bulk data from this many unsent bytes behind the first.
     pub(super) bulk: Option<u64>,
@@ -50,15 +52,12 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn has_data(&self) -> bool {
-        self.datagrams || self.interactive || self.redundant || self.bulk.is_some()
+        self.datagrams || self.interactive || self.copies || self.redundant || self.bulk.is_some()
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        let Self {
-            ack, foreign_acks, close, control, probe, datagrams, interactive, redundant, bulk, ..
-        } = *self;
-        let urgent = ack || foreign_acks || close || control || probe;
-        !urgent && !datagrams && !interactive && !redundant && bulk.is_none()
+        let Self { ack, foreign_acks, close, control, probe, .. } = *self;
+        !(ack || foreign_acks || close || control || probe || self.has_data())
     }
 }
 
@@ -130,6 +129,7 @@ impl Connection {
             .min();
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
         plan.interactive = interactive > 0 && first_for(interactive);
+        plan.copies = self.copies.are_for(me.id, &field.candidates);
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
@@ -146,6 +146,7 @@ impl Connection {
         let classes = [Class::Interactive, Class::Bulk, Class::Redundant];
         !self.closing.is_open()
             || classes.into_iter().any(|class| self.streams.has_work(class))
+            || !self.copies.is_empty()
             || self.streams.has_control()
             || self.control.has_status()
             || !self.datagrams.is_all_sent()

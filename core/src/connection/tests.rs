@@ -512,6 +512,36 @@ fn interactive_data_overtakes_bulk() {
 }
 
 #[test]
+fn keys_hardly_notice_a_link_that_stalls_under_bulk() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 6_250_000, 10);
+    world.add_link(1, 6_250_000, 10);
+    let mut bulk = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    let keys = world.ends[0].open_stream(Class::Interactive, 0, "keys").unwrap();
+    let mut worst = Duration::ZERO;
+    for round in 0..500 {
+        if round > 50 && round % 50 == 0 {
+            world.pause(round / 50 % 2, MS * 100);
+        }
+        world.ends[0].write(keys, &[7; 64]).unwrap();
+        let (sent_at, mut got) = (world.now, 0);
+        while got < 64 {
+            bulk.pump(&mut world);
+            world.step(sent_at + MS * 1000);
+            if let Ok(Some(chunk)) = world.ends[1].read_chunk(keys, 1 << 16) {
+                got += chunk.len();
+            }
+            assert!(world.now - sent_at < MS * 1000, "round {round} never arrived");
+        }
+        worst = if round > 50 { worst.max(world.now - sent_at) } else { worst };
+        bulk.run(&mut world, MS * 10);
+    }
+    assert!(worst < MS * 25, "{worst:?} for 10 ms one way");
+    let again: u64 = world.ends[0].links(world.now).map(|link| link.stats.reinjected_bytes).sum();
+    assert!(again < bulk.read / 50, "{again} of {} bytes went twice", bulk.read);
+}
+
+#[test]
 fn with_interactive_data_about_full_links_stay_full_both_ways() {
     let mut world = World::new(&Config::default());
     world.add_link(0, 6_250_000, 10);

@@ -3,8 +3,6 @@
 //! A packet is planned first, without changing anything (`plan.rs`), and then built. The same plan answers whether an idle
 //! link must be woken, so the two cannot disagree.
 
-use smallvec::SmallVec;
-
 use super::Connection;
 use super::plan::{Field, Plan, is_foreign_ack_due};
 use crate::datagrams::TakeDatagram;
@@ -13,14 +11,14 @@ use crate::id::{Class, LinkId};
 use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
 use crate::link::way_back::arrival_us;
-use crate::streams::{Control as StreamControl, Take};
+use crate::streams::{Control as StreamControl, Pieces, SentStream, Take};
 use crate::time::Instant;
 use crate::wire::packet::Packet;
 
 /// Bytes written since all links were looked at after which they are again: what fits a small packet.
 const UNLOOKED_MAX_BYTES: usize = 1200;
 /// A stream frame with less room than this is not worth its header.
-const STREAM_ROOM_MIN: usize = 32;
+pub(super) const STREAM_ROOM_MIN: usize = 32;
 
 /// What [`Connection::poll_transmit`] answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,9 +221,14 @@ impl Connection {
         }
         if plan.interactive {
             let take = Take { link, class: Class::Interactive, skip_bytes: 0, max_bytes: 0 };
+            let before = frames.len();
             if self.push_streams(take, packet, frames) {
                 self.interactive_at = Some(now);
+                self.want_copies(link, frames, before);
             }
+        }
+        if plan.copies {
+            self.push_copies(link, &field.candidates, packet, frames);
         }
         if plan.redundant {
             self.push_streams(
@@ -248,15 +251,10 @@ impl Connection {
     fn push_streams(&mut self, mut take: Take, packet: &mut Packet, frames: &mut SentFrames) -> bool {
         let mut any = false;
         while packet.remaining() >= STREAM_ROOM_MIN {
-            let mut pieces = SmallVec::new();
+            let mut pieces = Pieces::new();
             take.max_bytes = packet.remaining();
             let Some(sent) = self.streams.take(take, &mut pieces) else { break };
-            let fits = packet.push_stream_header(sent.id, sent.offset, sent.len as usize, sent.fin);
-            debug_assert!(fits, "a taken piece fits the room it was taken for");
-            pieces.into_iter().for_each(|piece| {
-                packet.push_data(piece);
-            });
-            frames.push(SentFrame::Stream(sent));
+            push_stream(sent, pieces, packet, frames);
             any = true;
         }
         any
@@ -295,6 +293,16 @@ impl Connection {
         link.on_sent(now, packet.len() + link.info.tag_bytes, false, SentFrames::new());
         Transmit::Packet
     }
+}
+
+/// Puts a STREAM frame into the packet that was taken for the room it has.
+pub(super) fn push_stream(sent: SentStream, pieces: Pieces, packet: &mut Packet, frames: &mut SentFrames) {
+    let fits = packet.push_stream_header(sent.id, sent.offset, sent.len as usize, sent.fin);
+    debug_assert!(fits, "a taken piece fits the room it was taken for");
+    pieces.into_iter().for_each(|piece| {
+        packet.push_data(piece);
+    });
+    frames.push(SentFrame::Stream(sent));
 }
 
 fn push_ack(now: Instant, link: &Link, packet: &mut Packet, frames: &mut SentFrames) -> bool {

@@ -212,9 +212,8 @@ impl SendBuffer {
 
     /// Takes note that `range` did not arrive. What of it is still in flight becomes unsent; returns how many places.
     pub(super) fn lose(&mut self, range: Range<u64>) -> u64 {
-        let range = range.start..range.end.min(self.places_end());
         let mut lost = 0;
-        for part in outside(&[&self.acked, &self.unsent], range) {
+        for part in self.in_flight_of(range) {
             lost += self.unsent.insert(part.clone());
             self.lost.insert(part);
         }
@@ -230,6 +229,11 @@ impl SendBuffer {
     /// The places of `range` that are not acknowledged.
     pub(super) fn unacked_of(&self, range: Range<u64>) -> Parts {
         outside(&[&self.acked], range)
+    }
+
+    /// The places of `range` that were sent and are neither acknowledged nor lost.
+    pub(super) fn in_flight_of(&self, range: Range<u64>) -> Parts {
+        outside(&[&self.acked, &self.unsent], range.start..range.end.min(self.places_end()))
     }
 
     /// Drops all contents for good.

@@ -115,6 +115,23 @@ impl Streams {
         Some(sent)
     }
 
+    /// Copies what is in flight of `sent`, for another link to send as well: its first stretch, or what of it fits a STREAM
+    /// frame of `max_bytes`. `None` if the peer has it all, it is to be sent again anyway, or the room is too small.
+    pub fn copy(&mut self, sent: &SentStream, max_bytes: usize, pieces: &mut Pieces) -> Option<SentStream> {
+        let buffer = &mut self.streams.get_mut(&sent.id)?.send.buffer;
+        let places = buffer.in_flight_of(sent.places()).into_iter().next()?;
+        let end = buffer.end();
+        let room = max_bytes.checked_sub(stream_overhead(sent.id, places.start))? as u64;
+        let len = u32::try_from((places.end.min(end) - places.start).min(room)).ok()?;
+        let data = places.start..places.start + u64::from(len);
+        let fin = data.end == end && places.end > end;
+        if data.is_empty() && !fin {
+            return None;
+        }
+        buffer.copy_pieces(data.clone(), pieces);
+        Some(SentStream { offset: data.start, len, fin, ..*sent })
+    }
+
     /// The peer has what was sent. Returns how many bytes it did not have before (a FIN counts as one).
     pub fn on_acked(&mut self, _link: LinkId, sent: &SentStream) -> u64 {
         let Some(stream) = self.streams.get_mut(&sent.id) else { return 0 };

@@ -1,0 +1,91 @@
+//! Second copies of interactive data.
+//!
+//! A link can stall without a sign: a loss that its medium repairs, or congestion control that empties its path for a
+//! moment to measure it (BBR does so for 200 ms every ten seconds). That shows when an answer is overdue, and by then who
+//! sits at the keys has felt it. Keys are few bytes. So while bulk data fills the links, what an interactive stream sends
+//! also goes over the second best link, and the first copy to arrive counts.
+
+use alloc::collections::VecDeque;
+
+use super::Connection;
+use super::transmit::{STREAM_ROOM_MIN, push_stream};
+use crate::id::{Class, LinkId};
+use crate::limits;
+use crate::link::sent::{SentFrame, SentFrames};
+use crate::scheduler::{self, Candidate};
+use crate::streams::{Pieces, SentStream};
+use crate::wire::packet::Packet;
+
+/// Copies are at most one byte in so many.
+const COPIED_SHARE: u64 = 100;
+/// Bytes of copies before that share counts.
+const COPIED_FREE_BYTES: u64 = 64 << 10;
+
+/// What interactive streams sent on one link and another is to send as well, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    waiting: VecDeque<(LinkId, SentStream)>,
+    sent_bytes: u64,
+}
+
+impl Copies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether `link` is the one to send the next copy: the best of those that did not send the bytes first.
+    pub(super) fn are_for(&self, link: LinkId, candidates: &[Candidate]) -> bool {
+        self.waiting.front().is_some_and(|(first, sent)| {
+            let others = candidates.iter().filter(|candidate| candidate.id != *first);
+            scheduler::earliest(others, sent.len.into()).is_some_and(|best| best.id == link)
+        })
+    }
+
+    fn add(&mut self, first: LinkId, sent: SentStream) {
+        if self.waiting.len() >= limits::COPIES_MAX {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back((first, sent));
+    }
+}
+
+impl Connection {
+    /// Interactive data went out in `frames`, from the `from`th on. Without bulk data no link has a queue that could stall
+    /// it, and a copy would be much beside what there is.
+    pub(super) fn want_copies(&mut self, link: LinkId, frames: &SentFrames, from: usize) {
+        if !self.streams.has_work(Class::Bulk) || !self.has_other_link(link) {
+            return;
+        }
+        for frame in &frames[from..] {
+            if let SentFrame::Stream(sent) = frame {
+                self.copies.add(link, *sent);
+            }
+        }
+    }
+
+    /// Fills the packet with copies that are for `link`. Their share is their own: late data must not use it up, since then
+    /// they are needed most.
+    pub(super) fn push_copies(
+        &mut self,
+        link: LinkId,
+        candidates: &[Candidate],
+        packet: &mut Packet,
+        frames: &mut SentFrames,
+    ) {
+        while packet.remaining() >= STREAM_ROOM_MIN && self.copies.are_for(link, candidates) {
+            let Some((first, sent)) = self.copies.waiting.pop_front() else { return };
+            let allowed = self.stats.acked_bytes / COPIED_SHARE + COPIED_FREE_BYTES;
+            if self.copies.sent_bytes.saturating_add(sent.len.into()) > allowed {
+                continue;
+            }
+            let mut pieces = Pieces::new();
+            // Nothing is left to copy if the peer has it by now, or it is to be sent again anyway.
+            let Some(copy) = self.streams.copy(&sent, packet.remaining(), &mut pieces) else { continue };
+            push_stream(copy, pieces, packet, frames);
+            self.copies.sent_bytes += u64::from(copy.len);
+            if let Some(index) = self.index_of(first) {
+                self.links[index].stats.reinjected_bytes += u64::from(copy.len);
+            }
+        }
+    }
+}
