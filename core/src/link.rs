@@ -253,12 +253,14 @@ impl Link {
             }
         }
         if let Some(sample) = self.rate.finish_ack(self.rtt.base()) {
-            self.on_rate_sample(sample, settled.acked_bytes);
+            // Whatever way the acknowledgement took.
+            let is_queued = Window::is_queue(now - sent_at, &self.rtt);
+            self.on_rate_sample(sample, settled.acked_bytes, is_queued);
         }
         self.watch.on_progress(now);
     }
 
-    fn on_rate_sample(&mut self, sample: RateSample, acked: u64) {
+    fn on_rate_sample(&mut self, sample: RateSample, acked: u64, is_queued: bool) {
         let in_flight = self.sent.bytes();
         let conditions = self.conditions(BondState::default());
         let was_full = !sample.app_limited
@@ -267,7 +269,7 @@ impl Link {
             self.growth.on_round(conditions.rate.unwrap_or(0), was_full);
         }
         if was_full {
-            self.window.on_ack(acked, in_flight, &self.growth);
+            self.window.on_ack(acked, in_flight, &self.growth, is_queued);
         }
     }
 

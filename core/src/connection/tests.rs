@@ -341,6 +341,22 @@ fn a_very_slow_link_does_no_harm() {
 }
 
 #[test]
+fn a_very_slow_link_is_found_to_be_one_by_its_first_answers() {
+    let mut world = World::new(&Config::default());
+    world.add_link(0, 12_500_000, 2);
+    world.add_link(1, 11_500, 5);
+    let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+    // What it was given at first, as any link, takes two seconds.
+    transfer.run(&mut world, MS * 2500);
+    let mut held = 0;
+    for _ in 0..100 {
+        transfer.run(&mut world, MS * 10);
+        held = held.max(world.ends[0].link(world.now, LinkId(1)).unwrap().in_flight_bytes);
+    }
+    assert!(held < 3000, "a quarter of a second's worth: {held}");
+}
+
+#[test]
 fn a_silent_link_is_suspected_and_comes_back() {
     let mut world = World::new(&Config::default());
     world.add_link(0, 6_250_000, 10);

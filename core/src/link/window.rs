@@ -19,6 +19,10 @@ const PACKET_TIME_SLOW: Duration = Duration::from_millis(30);
 /// Size below which overhead counts: what an Ethernet frame carries.
 const PACKET_SMALL_BYTES: u64 = 1200;
 
+/// Beyond twice the base round trip, the time that packets of a link in search may wait: a longer queue says that the link
+/// carries no more. Rounds that bring nothing new say so, too, but on a slow line each of them lasts as long as its queue.
+const SEARCH_QUEUE_MAX: Duration = Duration::from_millis(100);
+
 /// Packets that an unknown link may have in flight while others carry the bond: if it is slow, few bytes wait for it.
 const PROBATION_PACKETS: u64 = 2;
 
@@ -70,14 +74,20 @@ impl Window {
         self.steady(rtt, c).is_some_and(|steady| bytes >= steady)
     }
 
-    /// An acknowledgement of `acked` bytes came for a link that was full, and `in_flight` bytes remain.
-    pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, growth: &Growth) {
+    /// Whether packets that are acknowledged after `age` waited longer than a search may make them.
+    pub(crate) fn is_queue(age: Duration, rtt: &Rtt) -> bool {
+        age > rtt.base() * 2 + SEARCH_QUEUE_MAX
+    }
+
+    /// An acknowledgement of `acked` bytes came for a link that was full, and `in_flight` bytes remain; with `is_queued` they
+    /// waited too long ([`Self::is_queue`]).
+    pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, growth: &Growth, is_queued: bool) {
         let Phase::Startup { window } = &mut self.phase else { return };
         // What is not used need not grow.
         if in_flight.saturating_add(acked) >= *window / 2 {
             *window = window.saturating_add(acked);
         }
-        if growth.is_over() {
+        if growth.is_over() || is_queued {
             self.phase = Phase::Steady;
         }
     }
@@ -167,6 +177,8 @@ mod tests {
         mtu: 65_535,
     };
 
+    const MS: Duration = Duration::from_millis(1);
+
     fn rtt_ms(ms: u64) -> Rtt {
         Rtt::new(Instant::ZERO, Some(Duration::from_millis(ms)))
     }
@@ -180,26 +192,40 @@ mod tests {
         for _ in 0..5 {
             let before = window.limit(&rtt, CALM);
             growth.on_round(rate, true);
-            window.on_ack(before, 0, &growth);
+            window.on_ack(before, 0, &growth, false);
             assert_eq!(window.limit(&rtt, CALM), 2 * before);
             rate *= 2;
         }
         for _ in 0..3 {
             growth.on_round(rate, true);
-            window.on_ack(1, 0, &growth);
+            window.on_ack(1, 0, &growth, false);
         }
         assert!(window.is_starting(), "one round of growth and two without may be chance");
         growth.on_round(rate, true);
-        window.on_ack(1, 0, &growth);
+        window.on_ack(1, 0, &growth, false);
         assert!(!window.is_starting());
         let limit = window.limit(&rtt, Conditions { rate: Some(rate), ..CALM });
         assert_eq!(limit, 3 * bytes_in(rate, Duration::from_millis(20)) + 2 * bytes_in(rate, PACKET_TIME));
     }
 
     #[test]
+    fn a_long_queue_ends_the_search() {
+        let rtt = rtt_ms(20);
+        let mut window = Window::new(None, true, &rtt);
+        let slow = Conditions { rate: Some(11_500), ..CALM };
+        for (age_ms, is_queue) in [(140, false), (141, true)] {
+            assert!(window.is_starting());
+            assert_eq!(Window::is_queue(MS * age_ms, &rtt), is_queue);
+            window.on_ack(1200, 20_000, &Growth::default(), is_queue);
+        }
+        assert!(!window.is_starting());
+        assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
+    }
+
+    #[test]
     fn what_is_not_used_does_not_grow() {
         let mut window = Window::new(None, false, &rtt_ms(20));
-        window.on_ack(100, 200, &Growth::default());
+        window.on_ack(100, 200, &Growth::default(), false);
         assert_eq!(window.limit(&rtt_ms(20), CALM), limits::INITIAL_WINDOW_BYTES);
     }
 
@@ -217,7 +243,7 @@ mod tests {
         let mut window = Window::new(None, false, &rtt);
         let tried = 2400 * 5;
         assert_eq!(window.rate_expected(tried, &rtt), 5 * limits::INITIAL_WINDOW_BYTES, "what is tried next");
-        window.on_ack(limits::INITIAL_WINDOW_BYTES * 9, 0, &Growth::default());
+        window.on_ack(limits::INITIAL_WINDOW_BYTES * 9, 0, &Growth::default(), false);
         assert_eq!(window.rate_expected(tried, &rtt), 8 * tried, "what the bytes in flight can tell of");
         rtt.on_sample(Instant::ZERO, Duration::from_millis(600), Duration::ZERO);
         assert_eq!(window.rate_expected(tried, &rtt), tried, "they queue");
@@ -243,7 +269,7 @@ mod tests {
         let mut growth = Growth::default();
         for _ in 0..4 {
             growth.on_round(11_500, true);
-            window.on_ack(1200, 1200, &growth);
+            window.on_ack(1200, 1200, &growth, false);
         }
         assert!(!window.is_starting());
         assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
