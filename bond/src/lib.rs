@@ -37,7 +37,7 @@ pub use listener::Listener;
 pub use redial::{DialerHandle, DialerState};
 pub use stream::{BondStream, RecvStream, SendStream};
 
-pub use bondwire_core::config::{Config, LinkPolicy, Policy};
+pub use bondwire_core::config::{BufferPool, Config, LinkPolicy, Policy};
 pub use bondwire_core::crypto::Suite;
 pub use bondwire_core::endpoint::EndpointStats;
 pub use bondwire_core::event::{Change, IdleReason, LinkSnapshot, LinkState, LinkStats, Stats};

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use bondwire::{BondConfig, Identity, PublicKey, Suite};
+use bondwire::{BondConfig, BufferPool, Identity, PublicKey, Suite};
 use clap::{Args, ValueEnum};
 
 use crate::discovery::{DiscoveryOptions, PeerPaths};
@@ -19,6 +20,9 @@ use crate::peers::{PeerName, PeersFile};
 use crate::session::SessionPlan;
 use crate::ssh::Login;
 use crate::target::Target;
+
+/// What the buffers of all bonds of this process share, however many it runs.
+static BUFFERS: LazyLock<BufferPool> = LazyLock::new(BufferPool::default);
 
 /// This host's key.
 #[derive(Args)]
@@ -127,6 +131,7 @@ impl CipherOptions {
     /// The settings of a bond whose links strangers may hold, as all links of this build.
     pub(crate) fn bond_config(&self) -> Result<BondConfig, Failure> {
         let mut config = BondConfig { plaintext_over_ip: self.plaintext_over_ip, ..BondConfig::default() };
+        config.engine.buffers = BUFFERS.clone();
         match self.cipher {
             None => {}
             Some(Cipher::Aes) => config.suites = vec![Suite::Aes256Gcm],

@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use crate::limits;
 pub use crate::policy::{LinkPolicy, Policy};
+pub use crate::pool::BufferPool;
 use crate::time::Duration;
 
 /// Sizes and times of one bond.
@@ -18,6 +19,8 @@ pub struct Config {
     pub receive_buffer_bytes: u64,
     /// Bytes this end holds that the peer has not yet acknowledged; a writer waits beyond it.
     pub send_buffer_bytes: u64,
+    /// Memory that these buffers share with those of other bonds: of all that are made with a clone of this.
+    pub buffers: BufferPool,
     /// Streams that the peer may have open at once.
     pub streams_max: u64,
     /// Streams that the handshake allowed the peer at first, if that was another number: a listener knows its peer, and
@@ -34,6 +37,7 @@ impl Default for Config {
         Self {
             receive_buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
             send_buffer_bytes: limits::SEND_BUFFER_BYTES,
+            buffers: BufferPool::default(),
             streams_max: limits::STREAMS_MAX,
             streams_told: None,
             idle_timeout: Some(limits::IDLE_TIMEOUT),

@@ -84,6 +84,7 @@ impl Connection {
             role,
             receive_buffer_bytes: config.receive_buffer_bytes,
             send_buffer_max_bytes: config.send_buffer_bytes,
+            buffers: config.buffers.clone(),
             streams_max_local: config.streams_max,
             streams_told: config.streams_told,
         });

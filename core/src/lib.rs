@@ -19,6 +19,7 @@ pub mod id;
 pub mod limits;
 mod link;
 mod policy;
+mod pool;
 pub mod range_set;
 mod scheduler;
 pub mod streams;

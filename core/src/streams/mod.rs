@@ -53,6 +53,7 @@ use self::recv::RecvHalf;
 use self::send::{SendHalf, SendTotals};
 use crate::id::{Class, LinkId, Role, StreamId};
 use crate::limits::STREAM_WINDOW_MIN_BYTES;
+use crate::pool::BufferPool;
 use crate::range_set::RangeSet;
 use crate::wire::varint::VARINT_MAX;
 
@@ -63,7 +64,7 @@ pub type Pieces = SmallVec<[Bytes; 8]>;
 const SEND_FLOOR_BYTES: u64 = 1024;
 
 /// Sizes of one end of a bond's streams.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamsConfig {
     /// Which end this is: its streams have ids of their own.
     pub role: Role,
@@ -72,6 +73,8 @@ pub struct StreamsConfig {
     pub receive_buffer_bytes: u64,
     /// Most bytes held that are written and not acknowledged.
     pub send_buffer_max_bytes: u64,
+    /// Memory that both buffers share with other bonds.
+    pub buffers: BufferPool,
     /// Streams the peer may have open at once; [`streams_allowed`] says how many of them the receive buffer allows.
     pub streams_max_local: u64,
     /// Streams that the peer was told it may open, if another number.
@@ -198,9 +201,13 @@ impl Streams {
             to_accept: VecDeque::new(),
             queues: ReadyQueues::default(),
             totals: SendTotals::default(),
-            send_budget: Budget::new(send_floor, send_lendable),
+            send_budget: Budget::new(send_floor, send_lendable, config.buffers.clone()),
             send_tuned_bytes: 0,
-            receive_budget: Budget::new(STREAM_WINDOW_MIN_BYTES, receive_buffer.saturating_sub(windows)),
+            receive_budget: Budget::new(
+                STREAM_WINDOW_MIN_BYTES,
+                receive_buffer.saturating_sub(windows),
+                config.buffers,
+            ),
             wanted_bytes: 0,
             borrowers: BTreeSet::new(),
             waiting_pieces: 0,

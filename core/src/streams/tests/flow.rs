@@ -6,9 +6,10 @@ use alloc::string::String;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{byte_at, contents, streams};
+use super::{byte_at, contents, streams, streams_in};
 use crate::id::{Class, Role, StreamId};
 use crate::limits::STREAM_WINDOW_MIN_BYTES;
+use crate::pool::BufferPool;
 use crate::streams::{Control, ReadError, Streams, Violation};
 
 const MIN: u64 = STREAM_WINDOW_MIN_BYTES;
@@ -24,13 +25,11 @@ struct Receiver {
 
 impl Receiver {
     fn new(buffer_bytes: u64) -> Self {
-        Self {
-            streams: streams(Role::Responder, buffer_bytes),
-            limits: BTreeMap::new(),
-            sent: BTreeMap::new(),
-            read: BTreeMap::new(),
-            buffer_bytes,
-        }
+        Self::with(streams(Role::Responder, buffer_bytes), buffer_bytes)
+    }
+
+    fn with(streams: Streams, buffer_bytes: u64) -> Self {
+        Self { streams, limits: BTreeMap::new(), sent: BTreeMap::new(), read: BTreeMap::new(), buffer_bytes }
     }
 
     fn open(&mut self, index: u64) -> StreamId {
@@ -280,4 +279,44 @@ fn bytes_beyond_the_window_are_a_violation() {
     let result = receiver.streams.on_reset_stream(id, 0, MIN + 1);
     assert_eq!(result, Err(Violation::FlowControl { id, end: MIN + 1, granted: MIN }));
     assert!(receiver.streams.on_stream(id, MIN - 2, Bytes::from_static(b"ab"), false).is_ok());
+}
+
+/// Fills and reads the first stream until its window no longer grows. Returns that window.
+fn grow(receiver: &mut Receiver) -> u64 {
+    let id = receiver.open(0);
+    receiver.streams.on_window_wanted(1 << 30);
+    for _ in 0..20 {
+        receiver.fill(id, u64::MAX);
+        receiver.read(id, u64::MAX);
+    }
+    receiver.window(id)
+}
+
+#[test]
+fn bonds_share_what_their_process_has() {
+    let pool = BufferPool::new(1 << 20);
+    let bond = || Receiver::with(streams_in(pool.clone(), Role::Responder, 8 << 20), 8 << 20);
+    let mut bonds = [bond(), bond(), bond(), bond()];
+    let alone = grow(&mut bonds[0]);
+    assert!((600_000..=(1 << 20) + MIN).contains(&alone), "{alone}");
+    for _ in 0..10 {
+        bonds.iter_mut().for_each(|bond| {
+            grow(bond);
+        });
+    }
+    let windows = bonds.each_mut().map(grow);
+    assert!(windows.iter().all(|window| (150_000..=300_000).contains(window)), "{windows:?}");
+    assert!(pool.lent_bytes() <= 1 << 20, "{}", pool.lent_bytes());
+    drop(bonds);
+    assert_eq!(pool.lent_bytes(), 0);
+}
+
+#[test]
+fn a_bond_goes_on_when_others_hold_all_there_is() {
+    let pool = BufferPool::new(1 << 20);
+    pool.change(0, 1 << 20);
+    let mut bond = Receiver::with(streams_in(pool.clone(), Role::Responder, 8 << 20), 8 << 20);
+    assert_eq!(grow(&mut bond), MIN);
+    pool.change(1 << 20, 0);
+    assert!(grow(&mut bond) > 600_000);
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::{Pieces, Streams, StreamsConfig};
 use crate::id::Role;
 use crate::limits::STREAM_WINDOW_MIN_BYTES;
+use crate::pool::BufferPool;
 
 /// The byte that belongs at `offset` of the stream with number `id`.
 fn byte_at(id: u64, offset: u64) -> u8 {
@@ -29,7 +30,13 @@ fn join(pieces: &Pieces) -> Bytes {
 
 /// Streams whose peer allows them everything that the same configuration allows.
 fn streams(role: Role, receive_buffer_bytes: u64) -> Streams {
+    streams_in(BufferPool::default(), role, receive_buffer_bytes)
+}
+
+/// The same with memory that others share.
+fn streams_in(buffers: BufferPool, role: Role, receive_buffer_bytes: u64) -> Streams {
     let mut streams = Streams::new(StreamsConfig {
+        buffers,
         role,
         receive_buffer_bytes,
         send_buffer_max_bytes: 48 << 20,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{contents, join, streams};
 use crate::id::{Class, LinkId, Role, StreamId};
 use crate::limits::{ASSEMBLER_CHUNKS_MAX, SEND_BUFFER_MIN_BYTES, STREAM_LABEL_MAX_BYTES};
+use crate::pool::BufferPool;
 use crate::streams::{
     Control, OpenError, Pieces, ReadError, SentStream, StreamError, StreamEvent, Streams, StreamsConfig,
     Take, Violation, WriteError,
@@ -76,6 +77,7 @@ fn opening_is_limited_and_announced() {
 #[test]
 fn nothing_can_be_opened_before_the_peers_limits_are_known() {
     let mut streams = Streams::new(crate::streams::StreamsConfig {
+        buffers: BufferPool::default(),
         role: Role::Initiator,
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: 1 << 20,
@@ -95,6 +97,7 @@ fn nothing_can_be_opened_before_the_peers_limits_are_known() {
 fn what_the_handshake_told_holds_until_the_rest_is_granted() {
     let told = |told, max| {
         let mut streams = Streams::new(crate::streams::StreamsConfig {
+            buffers: BufferPool::default(),
             role: Role::Responder,
             receive_buffer_bytes: 1 << 20,
             send_buffer_max_bytes: 1 << 20,
@@ -220,6 +223,7 @@ fn a_full_send_buffer_blocks_until_a_quarter_is_free() {
 fn all_send_buffers_together_are_bounded() {
     let max = 1 << 20;
     let mut streams = Streams::new(crate::streams::StreamsConfig {
+        buffers: BufferPool::default(),
         role: Role::Initiator,
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: max,
@@ -541,6 +545,7 @@ fn offsets_at_the_end_of_the_number_space_do_no_harm() {
 #[test]
 fn only_the_newest_number_of_streams_is_told_again() {
     let mut streams = Streams::new(StreamsConfig {
+        buffers: BufferPool::default(),
         role: Role::Responder,
         receive_buffer_bytes: 1 << 20,
         send_buffer_max_bytes: 1 << 20,
