@@ -2,7 +2,7 @@
 
 mod text;
 
-pub(crate) use text::text;
+pub(crate) use text::{duration, text};
 
 use std::time::Duration;
 
