@@ -18,7 +18,7 @@ use crate::driver::timer;
 use crate::error::{AddLinkError, CloseReason, NoSuchLink, OpenStreamError, SendDatagramError};
 use crate::events::Events;
 use crate::identity::{Identity, NoEntropy};
-use crate::link::{Dialer, PacketLink};
+use crate::link::{Dialer, MediumCounters, PacketLink};
 use crate::redial::{self, DialerHandle};
 use crate::stream::BondStream;
 
@@ -384,6 +384,13 @@ impl Link<'_> {
     pub fn snapshot(&self) -> Option<LinkSnapshot> {
         let now = self.bond.now();
         self.bond.shared().look(|state| state.connection.link(now, self.id))
+    }
+
+    /// What its medium has counted, where it does, as long as the link is there.
+    pub fn medium_counters(&self) -> Option<MediumCounters> {
+        // The medium has locks of its own, so it is asked outside the bond's.
+        let control = self.bond.shared().look(|state| state.links.get(&self.id).cloned());
+        control?.medium_counters()
     }
 
     /// Says what the link is to be used for, in both directions: a [`Policy`](crate::Policy), or a whole [`LinkPolicy`] with tier,

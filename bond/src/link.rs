@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -49,6 +50,21 @@ impl LinkDescription {
     pub fn new(kind: &'static str, name: impl Into<String>, mtu_bytes: usize) -> Self {
         Self { name: name.into(), kind, mtu_bytes, rate_hint: None, reliable: false, over_ip: false }
     }
+}
+
+/// What a medium has seen that a bond does not notice by itself, since the link began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MediumCounters {
+    /// Frames that arrived damaged, so that their packets are absent: a wrong checksum, or no end where it should be.
+    pub damaged_frames: u64,
+    /// Times that there was a packet to send, and the other end's buffer had no room for it.
+    pub credit_stalls: u64,
+}
+
+/// A medium that counts, as those with frames of their own do.
+pub trait CountingMedium: Send + Sync + 'static {
+    /// The counters as they are now. They are asked for seldom, from any thread.
+    fn counters(&self) -> MediumCounters;
 }
 
 /// A medium that carries packets, both ways.
@@ -105,6 +121,11 @@ pub trait PacketReader: Send + 'static {
     /// one packet was added. Fails with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the other end has
     /// ended the link. Cancel safe: a call that is dropped loses no packet.
     fn receive(&mut self, out: &mut Vec<BytesMut>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// What the medium counts, where it does. Asked for once; it must not keep the medium in use.
+    fn medium(&self) -> Option<Weak<dyn CountingMedium>> {
+        None
+    }
 
     /// The handshake is done. Until this call a link should take nothing above
     /// [`HANDSHAKE_MESSAGE_MAX_BYTES`](crate::limits::HANDSHAKE_MESSAGE_MAX_BYTES) and hand out one packet per

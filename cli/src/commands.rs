@@ -17,6 +17,8 @@ mod link;
 mod listen;
 #[cfg(unix)]
 mod log_level;
+#[cfg(unix)]
+mod monitor;
 mod peers;
 mod pubkey;
 #[cfg(unix)]
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// Show the running bonds: their links, what each carries, and why one carries nothing
     #[cfg(unix)]
     Status(status::Status),
+    /// Follow the links of a running command on a screen: rates, states and their reasons; pause and change them
+    #[cfg(unix)]
+    Monitor(monitor::Monitor),
     /// Add, remove, pause and change links of a running bond
     #[cfg(unix)]
     Link(link::Link),
@@ -119,6 +124,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]
         Command::Status(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Monitor(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]
         Command::Link(command) => command.run().await,
         #[cfg(unix)]

@@ -30,6 +30,8 @@ mod links;
 mod listening;
 mod logging;
 mod medium;
+#[cfg(unix)]
+mod monitor;
 mod options;
 mod output;
 mod pairing;

@@ -145,7 +145,7 @@ impl Handle {
         )
     }
 
-    pub(crate) fn counters(&self) -> LineCounters {
+    pub(crate) fn line_counters(&self) -> LineCounters {
         self.shared.lock().endpoint.counters()
     }
 

@@ -1,7 +1,9 @@
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use bondwire::link::{LinkDescription, PacketBatch, PacketLink, PacketReader, PacketWriter};
+use bondwire::link::{
+    CountingMedium, LinkDescription, MediumCounters, PacketBatch, PacketLink, PacketReader, PacketWriter,
+};
 use bytes::BytesMut;
 
 use crate::driver::Handle;
@@ -30,7 +32,7 @@ impl SerialLink {
 
     /// What was seen of the line so far.
     pub fn counters(&self) -> LineCounters {
-        self.handle.counters()
+        self.handle.line_counters()
     }
 }
 
@@ -54,6 +56,16 @@ impl PacketLink for SerialLink {
     }
 }
 
+impl CountingMedium for Handle {
+    fn counters(&self) -> MediumCounters {
+        let LineCounters { frames, resyncs } = self.line_counters();
+        MediumCounters {
+            damaged_frames: frames.checksum_errors + resyncs,
+            credit_stalls: frames.credit_stalls,
+        }
+    }
+}
+
 /// The receiving half of a [`SerialLink`].
 #[derive(Debug)]
 pub struct SerialReader {
@@ -64,6 +76,11 @@ pub struct SerialReader {
 impl PacketReader for SerialReader {
     async fn receive(&mut self, out: &mut Vec<BytesMut>) -> io::Result<()> {
         self.handle.receive(out, !self.authenticated).await
+    }
+
+    fn medium(&self) -> Option<Weak<dyn CountingMedium>> {
+        let handle: Arc<dyn CountingMedium> = self.handle.clone();
+        Some(Arc::downgrade(&handle))
     }
 
     fn authenticated(&mut self) {

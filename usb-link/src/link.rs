@@ -10,11 +10,13 @@ mod tests;
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use bondwire::limits::{HANDSHAKE_MESSAGE_MAX_BYTES, MTU_MIN_BYTES};
-use bondwire::link::{LinkDescription, PacketBatch, PacketLink, PacketReader, PacketWriter};
+use bondwire::link::{
+    CountingMedium, LinkDescription, MediumCounters, PacketBatch, PacketLink, PacketReader, PacketWriter,
+};
 use bondwire_frame::{Config, Counters, Role, Session};
 use bytes::BytesMut;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -104,6 +106,13 @@ impl PacketLink for UsbLink {
     }
 }
 
+impl CountingMedium for UsbLink {
+    fn counters(&self) -> MediumCounters {
+        let Counters { checksum_errors, credit_stalls, .. } = self.shared.counters();
+        MediumCounters { damaged_frames: checksum_errors, credit_stalls }
+    }
+}
+
 /// The receiving half of a [`UsbLink`].
 #[derive(Debug)]
 pub struct UsbReader {
@@ -125,6 +134,11 @@ impl PacketReader for UsbReader {
             ));
         }
         Ok(())
+    }
+
+    fn medium(&self) -> Option<Weak<dyn CountingMedium>> {
+        let link: Arc<dyn CountingMedium> = self.link.clone();
+        Some(Arc::downgrade(&link))
     }
 
     fn authenticated(&mut self) {

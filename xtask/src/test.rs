@@ -18,7 +18,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
@@ -27,6 +27,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("sshd", "openssh-server"),
     ("rsync", "rsync"),
     ("dig", "bind9-dnsutils"),
+    ("tmux", "tmux"),
 ];
 
 /// Arguments of `cargo xtask test`.

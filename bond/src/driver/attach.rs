@@ -1,5 +1,4 @@
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bondwire_core::config::LinkInfo;
 use bondwire_core::crypto::{Opener, Sealer};
@@ -16,7 +15,7 @@ use super::shared::Shared;
 use super::{reader, writer};
 use crate::crypto::RingAead;
 use crate::limits::{LAST_WORDS_WAIT, LINK_LINGER};
-use crate::link::{LinkDescription, PacketReader, PacketWriter};
+use crate::link::{CountingMedium, LinkDescription, MediumCounters, PacketReader, PacketWriter};
 
 /// What the rest of the bond has of a link's tasks.
 pub(crate) struct LinkControl {
@@ -29,21 +28,29 @@ pub(crate) struct LinkControl {
     state: watch::Sender<(LinkState, String)>,
     /// Messages of the handshake to be sent ahead of packets.
     handshake: Mutex<Vec<Bytes>>,
+    /// What counts on the medium, if anything does.
+    medium: Option<Weak<dyn CountingMedium>>,
 }
 
 impl LinkControl {
-    fn new(id: LinkId) -> Arc<Self> {
+    fn new(id: LinkId, medium: Option<Weak<dyn CountingMedium>>) -> Arc<Self> {
         Arc::new(Self {
             id,
             wake: Notify::new(),
             over: watch::Sender::new(false),
             state: watch::Sender::new((LinkState::Joining, String::new())),
             handshake: Mutex::default(),
+            medium,
         })
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<(LinkState, String)> {
         self.state.subscribe()
+    }
+
+    /// What the medium has counted, as long as it is in use.
+    pub(crate) fn medium_counters(&self) -> Option<MediumCounters> {
+        Some(self.medium.as_ref()?.upgrade()?.counters())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -109,7 +116,7 @@ pub(crate) fn attach<R: PacketReader, W: PacketWriter>(
     let Attaching { attachment, answerer, last_message } = attaching;
     medium.reader.authenticated();
     let (id, suite) = (attachment.link, attachment.keys.suite());
-    let control = LinkControl::new(id);
+    let control = LinkControl::new(id, medium.reader.medium());
     let description = &medium.description;
     let info = LinkInfo {
         name: description.name.clone(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -14,11 +14,21 @@ use super::protocol::{Command, CommandError, DATA_WRONG, Hello, VERSION};
 use super::status::{BondStatus, Status};
 use crate::failure::{Exit, Failure};
 
+/// Longest line of an answer, in bytes: far above a report with all that is kept.
+const ANSWER_MAX_BYTES: u64 = 16 << 20;
+
 /// A connection to a running command.
 pub(crate) struct Client {
     pub(crate) hello: Hello,
-    lines: Lines<BufReader<OwnedReadHalf>>,
+    lines: Lines,
     writer: OwnedWriteHalf,
+}
+
+/// Lines of a bounded length.
+struct Lines {
+    reader: BufReader<OwnedReadHalf>,
+    /// What has come of the next one.
+    line: Vec<u8>,
 }
 
 /// Why a running command did not answer.
@@ -40,6 +50,8 @@ pub(crate) enum ClientError {
     Version { name: String, theirs: u32 },
     #[error("{0} sent what is no answer: {1}")]
     Answer(String, serde_json::Error),
+    #[error("{0} sent a line of more than {ANSWER_MAX_BYTES} bytes, which is no answer")]
+    Endless(String),
     #[error(transparent)]
     Command(#[from] CommandError),
 }
@@ -135,7 +147,7 @@ impl Client {
         let path = folder::socket(folder, name);
         let stream = UnixStream::connect(&path).await.map_err(|error| ClientError::Io(path, error))?;
         let (reader, writer) = stream.into_split();
-        let mut lines = BufReader::new(reader).lines();
+        let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
         let first: FirstLine = next(&mut lines, name).await?;
         let hello = first.bondwire;
         if hello.protocol != VERSION {
@@ -167,12 +179,19 @@ impl Client {
     }
 }
 
-async fn next<T: for<'a> Deserialize<'a>>(
-    lines: &mut Lines<BufReader<OwnedReadHalf>>,
-    name: &str,
-) -> Result<T, ClientError> {
-    let Ok(Some(line)) = lines.next_line().await else { return Err(ClientError::Ended(name.to_owned())) };
-    serde_json::from_str(&line).map_err(|error| ClientError::Answer(name.to_owned(), error))
+async fn next<T: for<'a> Deserialize<'a>>(lines: &mut Lines, name: &str) -> Result<T, ClientError> {
+    let ended = |_| ClientError::Ended(name.to_owned());
+    let room = ANSWER_MAX_BYTES.saturating_sub(lines.line.len() as u64);
+    // What has come stays in `line` when this is dropped, so that the next call goes on behind it.
+    (&mut lines.reader).take(room).read_until(b'\n', &mut lines.line).await.map_err(ended)?;
+    let line = std::mem::take(&mut lines.line);
+    match line.strip_suffix(b"\n") {
+        Some(line) => {
+            serde_json::from_slice(line).map_err(|error| ClientError::Answer(name.to_owned(), error))
+        }
+        None if line.len() as u64 >= ANSWER_MAX_BYTES => Err(ClientError::Endless(name.to_owned())),
+        None => Err(ClientError::Ended(name.to_owned())),
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {

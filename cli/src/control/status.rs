@@ -2,7 +2,7 @@
 
 mod text;
 
-pub(crate) use text::text;
+pub(crate) use text::{duration, text};
 
 use std::time::Duration;
 
@@ -79,6 +79,12 @@ pub(crate) struct LinkStatus {
     pub(crate) moved_bytes: u64,
     pub(crate) reinjected_bytes: u64,
     pub(crate) suspects: u64,
+    /// Of a medium with frames of its own: frames that arrived damaged.
+    #[serde(default)]
+    pub(crate) damaged_frames: Option<u64>,
+    /// Of such a medium: times that the other end had no room for a packet.
+    #[serde(default)]
+    pub(crate) credit_stalls: Option<u64>,
 }
 
 /// One forward that this end opened.
@@ -107,6 +113,10 @@ pub(crate) fn links(
             let since = |counter: fn(&LinkSnapshot) -> u64| counter(link) - then.map_or(0, counter);
             row.send_mbytes_per_second = rate(since(|link| link.stats.sent_bytes), elapsed);
             row.receive_mbytes_per_second = rate(since(|link| link.stats.received_bytes), elapsed);
+            if let Some(medium) = bond.link(link.id).medium_counters() {
+                row.damaged_frames = Some(medium.damaged_frames);
+                row.credit_stalls = Some(medium.credit_stalls);
+            }
             if let Some(dialled) = dialled_as(link.id) {
                 row.dialled = Some(dialled.spec.clone());
                 row.discovered_from = dialled.found.as_ref().map(|found| found.from.clone());

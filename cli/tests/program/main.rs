@@ -13,6 +13,8 @@ mod load;
 mod measure;
 #[cfg(target_os = "linux")]
 mod media;
+#[cfg(target_os = "linux")]
+mod monitor;
 mod pair;
 mod pairing;
 mod peers;
@@ -20,6 +22,8 @@ mod peers;
 mod pipe;
 #[cfg(target_os = "linux")]
 mod readme;
+#[cfg(target_os = "linux")]
+mod relay;
 #[cfg(unix)]
 mod remote;
 #[cfg(unix)]

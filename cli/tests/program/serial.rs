@@ -3,6 +3,7 @@
 use bondwire_line::{End, Noise, PtyLine};
 use serde_json::Value;
 
+use crate::control::wait_for;
 use crate::pair::{address_behind, get, page, web_server};
 use crate::user::User;
 
@@ -25,6 +26,27 @@ fn a_page_comes_over_a_serial_line() {
     connecting.wait_for("connected to ");
     assert!(get(local) == page(300_000));
     assert!(line.carried_bytes(End::B) > 300_000);
+}
+
+#[test]
+fn the_status_tells_of_noise_on_a_line() {
+    let line = PtyLine::open(Noise { bit_flip: 1e-5, ..Noise::NONE }, 1).unwrap();
+    let (server, client) = (User::new(), User::new());
+    let arguments = ["--allow", &client.public_key(), "--permit-open", "*:*"];
+    let there = link(&line, End::B, ",baud=921600");
+    let listening = server.start(&[&["listen", &there][..], &arguments].concat());
+    listening.wait_for("listening on serial /dev/pts/");
+    let forward = format!("127.0.0.1:0:{}", web_server(300_000));
+    let near = link(&line, End::A, ",baud=921600");
+    let connecting = client.start(&["connect", &near, "--peer", &server.public_key(), "-L", &forward]);
+    let local = address_behind("forwarding ", &connecting.wait_for("forwarding 127.0.0.1:"));
+    connecting.wait_for("connected to ");
+    assert!(get(local) == page(300_000));
+    let figure = |status: &Value, name: &str| status["bonds"][0]["links"][0][name].as_u64();
+    let status = wait_for(&client, |status| figure(status, "damaged_frames") > Some(0));
+    assert!(figure(&status, "credit_stalls").is_some(), "{status}");
+    let shown = client.run(&["status"]).assert_code(0).stdout;
+    assert!(shown.contains(" damaged frame"), "{shown}");
 }
 
 #[test]

@@ -147,7 +147,7 @@ async fn noisy(noise: Noise, length: u64) {
     let far = listener.accept().await;
 
     let took = move_verified(&near, &far, length).await;
-    let (sent, received) = (near_handle.counters(), far_handle.counters());
+    let (sent, received) = (near_handle.line_counters(), far_handle.line_counters());
     let survived = received.frames.received.packets as f64 / sent.frames.sent.packets as f64;
     let allowed = f64::from(BAUD) / 10.0 * PAYLOAD_SHARE * survived;
     let goodput = length as f64 / took.as_secs_f64();

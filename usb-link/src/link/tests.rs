@@ -299,6 +299,10 @@ async fn transfers_whose_lengths_do_not_add_up_are_counted() {
     reader.receive(&mut packets).await.unwrap();
     assert_eq!(packets, [b"behind"[..].to_vec()]);
     assert_eq!(reader.link.counters().checksum_errors, 1);
+    let medium = reader.medium().unwrap();
+    assert_eq!(medium.upgrade().unwrap().counters().damaged_frames, 1);
+    drop((reader, _keep));
+    assert!(medium.upgrade().is_none(), "it does not keep the cable in use");
 }
 
 #[tokio::test]

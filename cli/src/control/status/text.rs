@@ -73,6 +73,12 @@ fn link_lines(text: &mut String, link: &LinkStatus) {
     if link.lost_packets > 0 {
         figures.push(count(link.lost_packets, "packet") + " lost");
     }
+    if let Some(damaged) = link.damaged_frames.filter(|&damaged| damaged > 0) {
+        figures.push(count(damaged, "damaged frame"));
+    }
+    if let Some(stalls) = link.credit_stalls.filter(|&stalls| stalls > 0) {
+        figures.push(format!("waited {} for the other end's buffer", times(stalls)));
+    }
     if link.suspects > 0 {
         figures.push(format!("suspect {}", times(link.suspects)));
     }
@@ -99,7 +105,7 @@ fn times(number: u64) -> String {
 }
 
 /// Seconds as people say them: the two largest units.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {
@@ -134,6 +140,8 @@ mod tests {
             cap_bytes_per_second: Some(1_250_000),
             rtt_ms: Some(2.5),
             suspects: 1,
+            damaged_frames: Some(3),
+            credit_stalls: Some(0),
             ..LinkStatus::default()
         };
         let bond = BondStatus {
@@ -159,8 +167,8 @@ mod tests {
              2 packets did not open and were dropped\n    \
              link - tcp 10.0.0.2:7700: missing; connection refused\n    \
              link 3 tcp 10.0.1.2:7700: active for 1 min 15 s; policy backup here\n      \
-             out 0.0000 MB/s, in 0.0000 MB/s, rtt 2.5 ms, sent 0 B, received 0 B, suspect once, policy backup, \
-             cap 1.25 MB/s\n"
+             out 0.0000 MB/s, in 0.0000 MB/s, rtt 2.5 ms, sent 0 B, received 0 B, 3 damaged frames, suspect once, \
+             policy backup, cap 1.25 MB/s\n"
         );
     }
 
