@@ -37,6 +37,9 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(10);
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait of a dialer.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Silence after which a suspect link is dialled anew. One that is only late answers before that: TCP with BBR pauses for 200 ms,
+/// and a busy host for less. A fresh link in its place would begin at nothing.
+pub const REPLACE_AFTER: Duration = Duration::from_millis(250);
 /// Time between two dials for a link that is missing or suspect.
 pub const REPLACE_INTERVAL: Duration = Duration::from_millis(500);
 /// Time after which such a link is dialled every [`DIAL_BACKOFF_MAX`] only: most cuts are shorter.

@@ -13,7 +13,9 @@ use crate::driver::attach::LinkControl;
 use crate::driver::shared::{Shared, State};
 use crate::error::{AddLinkError, DialError};
 use crate::identity::random;
-use crate::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, RENEW_AFTER, REPLACE_EAGER, REPLACE_INTERVAL};
+use crate::limits::{
+    DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, RENEW_AFTER, REPLACE_AFTER, REPLACE_EAGER, REPLACE_INTERVAL,
+};
 use crate::link::Dialer;
 
 /// A handle on a dialer of a bond. Dropping it changes nothing; [`stop`](Self::stop) ends the dialer.
@@ -294,9 +296,11 @@ impl<D: Dialer> Redialer<D> {
         }
     }
 
-    /// Dials until there is a link in place of `old`: eagerly at first. The end of `old` changes nothing, for the peer may
-    /// end it because the replacement is under way.
+    /// Dials until there is a link in place of `old`: eagerly at first, once it is clear that it is not only late. From then on
+    /// the end of `old` changes nothing, for the peer may end it because the replacement is under way.
     async fn replace(&mut self, old: &LinkControl) -> Arc<LinkControl> {
+        let mut watch = old.watch();
+        let _late = timeout(REPLACE_AFTER, until(&mut watch, |state| state == LinkState::Closed)).await;
         let mut pace = Pace::new();
         loop {
             let begun = Instant::now();
