@@ -12,7 +12,9 @@ use crate::report::Job;
 /// Integration tests in files of this name run in the guest.
 const TEST_FILES: &str = "vm_*";
 /// What of the workspace's own programs is in the guest.
-const PROGRAMS: [&str; 1] = ["bondwire"];
+const PROGRAMS: [&str; 3] = ["bondwire", BENCHMARK, "bondwire-aggligator"];
+/// What measures in the guest.
+pub const BENCHMARK: &str = "bondwire-vm-bench";
 /// The first program of the guest.
 const INIT: &str = "bondwire-vm-init";
 /// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a tenth of it.
@@ -40,18 +42,40 @@ impl Contents {
     ///
     /// They do not build.
     pub fn build(root: &Path, profile: &str, features: Option<&str>) -> Result<Self, SetUpError> {
+        let mut arguments = vec!["--workspace", "--bins", "--test", TEST_FILES, "--profile", profile];
+        arguments.extend(features.iter().flat_map(|features| ["--features", features]));
         let mut contents = Self { rules: root.join("udev"), ..Self::default() };
+        contents.build_with(root, &arguments)?;
+        Ok(contents)
+    }
+
+    /// Builds the benchmark of the workspace `root`, and no tests; `beside` also what others have, which is a workspace of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// It does not build.
+    pub fn build_benchmark(root: &Path, beside: bool) -> Result<Self, SetUpError> {
+        let mut contents = Self { rules: root.join("udev"), ..Self::default() };
+        let packages = ["--package", "bondwire-vm", "--package", BENCHMARK];
+        contents.build_with(root, &[&packages[..], &["--bins", "--release"]].concat())?;
+        if beside {
+            contents.build_with(&root.join("firmware-host-tests/aggligator"), &["--release", "--locked"])?;
+        }
+        Ok(contents)
+    }
+
+    fn build_with(&mut self, root: &Path, arguments: &[&str]) -> Result<(), SetUpError> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root).args(["build", "--workspace", "--bins", "--test", TEST_FILES]);
-        cargo.args(features.iter().flat_map(|features| ["--features", features]));
-        cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
+        cargo.current_dir(root).arg("build").args(arguments);
+        cargo.args(["--quiet", "--message-format", "json-render-diagnostics"]);
         // Cargo's own messages go to the terminal as they come.
         let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during("run cargo")?;
         if !output.status.success() {
             return Err(SetUpError::Build);
         }
-        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| contents.take(line));
-        Ok(contents)
+        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| self.take(line));
+        Ok(())
     }
 
     /// Takes what one message of cargo's tells of.
