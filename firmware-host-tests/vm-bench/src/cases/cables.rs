@@ -15,13 +15,13 @@ use crate::raw::{self, Touch};
 
 const SECONDS: u64 = 8;
 /// Time until the estimators know their links.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(4);
 /// Least idle share for which a rate says something about the cables, and not about the processors.
 const IDLE: f64 = 0.3;
 /// Rates of equal cables and of different ones, in bytes per second.
-const ONE: [f64; 1] = [0.3e6];
-const EQUAL: [f64; 4] = [0.3e6; 4];
-const DIFFERENT: [f64; 4] = [0.12e6, 0.24e6, 0.36e6, 0.48e6];
+const ONE: [f64; 1] = [0.5e6];
+const EQUAL: [f64; 4] = [0.5e6; 4];
+const DIFFERENT: [f64; 4] = [0.2e6, 0.4e6, 0.6e6, 0.8e6];
 /// Least gain by four equal cables.
 const WANT_GAIN: f64 = 3.9;
 /// Least share of what different cables carry together.
