@@ -7,6 +7,7 @@
 pub mod emulator;
 pub mod namespace;
 pub mod network;
+pub mod path;
 pub mod process;
 pub mod report;
 pub mod scenarios;

@@ -11,8 +11,9 @@ mod function;
 mod gadget;
 mod sys;
 
-pub use acceptor::GadgetAcceptor;
+pub use acceptor::{GadgetAcceptor, GadgetEndpoints};
 pub use address::{Companion, GadgetAddress, GadgetAddressError, MaxSpeed};
 pub use controllers::{Controller, ControllerUser, choose, controllers};
+pub use endpoints::{DeviceInlet, DeviceOutlet};
 pub use error::GadgetError;
 pub use gadget::{Gadget, GadgetConfig, kept, ours, remove};

@@ -10,7 +10,8 @@ mod watch;
 
 pub use address::{UsbAddress, UsbAddressError};
 pub use cable::{Cable, CableId, cables};
-pub use dial::UsbDialer;
+pub use dial::{UsbDialer, endpoints};
+pub use endpoints::{HostInlet, HostOutlet};
 pub use fault::CableFault;
 pub use links::{CableLink, CableLinks};
 pub use watch::CableWatch;

@@ -10,8 +10,10 @@ pub const TRANSFERS_MAX: usize = 8;
 /// Fewest transfers each way with which a link goes on when the kernel has no memory for more: with one the bus would be
 /// idle between two.
 pub const TRANSFERS_MIN: usize = 2;
-/// Bytes of packets that came and that nobody has taken yet, of a high-speed cable: 6 ms of it.
-pub const RECEIVE_BUFFER_BYTES: u32 = 256 << 10;
+/// Bytes of packets that came and that nobody has taken yet, of a high-speed cable: 13 ms of it. With data both ways a new limit
+/// waits behind all transfers of its own direction, and the sender must not wait for it: so this is more than what is under way
+/// both ways, with the quarter after which a limit is told.
+pub const RECEIVE_BUFFER_BYTES: u32 = 512 << 10;
 /// Bytes copied together at the receiver, one behind the other, before fresh memory is taken.
 pub const COPY_BYTES: usize = 128 << 10;
 /// Transfers handled before other tasks get their turn, and the link looks at the clock: all that can have come before.

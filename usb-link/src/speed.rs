@@ -60,7 +60,7 @@ impl Speed {
             Self::Super => Shape {
                 transfer_bytes: TRANSFER_MAX_BYTES,
                 transfers: 2 * TRANSFERS_MAX,
-                receive_buffer_bytes: 4 * RECEIVE_BUFFER_BYTES,
+                receive_buffer_bytes: 2 * RECEIVE_BUFFER_BYTES,
                 rate_hint: 350_000_000,
             },
         }
@@ -92,6 +92,8 @@ impl fmt::Display for Speed {
 
 #[cfg(test)]
 mod tests {
+    use bondwire_frame::limits::CREDIT_STEPS;
+
     use super::*;
 
     #[test]
@@ -106,7 +108,12 @@ mod tests {
                 shape.transfers <= crate::limits::TRANSFERS_PER_TURN,
                 "what came during a pause is one turn's"
             );
-            assert!(shape.receive_buffer_bytes as usize >= 4 * shape.transfer_bytes);
+            let told_at_bytes = shape.receive_buffer_bytes / CREDIT_STEPS;
+            let both_ways_bytes = 2 * shape.transfers * shape.transfer_bytes;
+            assert!(
+                (shape.receive_buffer_bytes - told_at_bytes) as usize >= both_ways_bytes,
+                "a limit comes back in time, behind data of its own direction"
+            );
         }
     }
 }

@@ -6,8 +6,12 @@ use anyhow::{Result, bail};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-/// Builds the program and the benchmark for release, and runs the benchmark.
+/// Builds the program and the benchmark for release, and runs the benchmark; with `--vm` first, the one of the guest.
 pub(crate) fn bench(shell: &Shell, arguments: &[String]) -> Result<ExitCode> {
+    #[cfg(target_os = "linux")]
+    if let Some(("--vm", arguments)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return crate::vm::bench(arguments);
+    }
     cmd!(shell, "cargo build --release --package bondwire-cli --package bondwire-bench").quiet().run()?;
     let run = cmd!(shell, "cargo run --quiet --release --package bondwire-bench -- {arguments...}");
     Ok(exit_code(run.quiet().run().is_ok()))

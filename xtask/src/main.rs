@@ -43,7 +43,7 @@ enum Xtask {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Build for release and measure beside TCP and MPTCP in network namespaces (root); see `bench --help`
+    /// Build for release and measure beside TCP and MPTCP in network namespaces (root), see `bench --help`; USB links in the guest of `vm`, see `bench --vm --help`
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments of bondwire-bench

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use bondwire_vm::guests::{Guests, Options};
 use bondwire_vm::machine::Accelerator;
-use bondwire_vm::plan::Contents;
+use bondwire_vm::plan::{BENCHMARK, Contents};
 use bondwire_vm::report::Job;
 use bondwire_vm::run::{News, Outcome};
 use clap::Args;
@@ -66,6 +66,25 @@ pub(crate) fn step(required: bool) -> Result<Verdict> {
     let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
     ensure!(failed == 0, "{failed} of {} tests in the guest", outcomes.len());
     Ok(Verdict::Good(format!("{} tests in the guest", outcomes.len())))
+}
+
+/// `cargo xtask bench --vm`: builds the benchmark for release and runs it in a guest of its own.
+pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
+    // What others have takes minutes to build, and is needed for one case only.
+    let is_one_case = arguments.iter().any(|argument| argument.starts_with("--case"));
+    let is_beside = arguments.iter().any(|argument| argument.ends_with("others"));
+    let contents = Contents::build_benchmark(root(), is_beside || !is_one_case)?;
+    let command = std::iter::once(BENCHMARK.to_owned()).chain(arguments.iter().cloned()).collect();
+    let job = Job { name: BENCHMARK.to_owned(), command, limit_seconds: COMMAND_LIMIT_SECONDS };
+    let guests = Guests::set_up(&cache(), contents, Options::default())?;
+    let outcomes = guests.run(&[job], &mut |news| match news {
+        News::Output(line) => println!("{line}"),
+        News::Died(console) => console.iter().for_each(|line| println!("    {line}")),
+        News::Up(_) | News::Start(_) | News::End(_) => {}
+    })?;
+    let failure = outcomes.iter().find_map(|outcome| outcome.failure.as_ref());
+    failure.iter().for_each(|failure| println!("FAILED in the guest: {failure}"));
+    Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Vm {

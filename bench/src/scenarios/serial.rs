@@ -3,8 +3,6 @@
 //! The lines are pseudo-terminals with the pace of their rate, and the line's own clock is the measure: it counts the byte
 //! times that passed, so a busy machine makes no line look better or worse.
 
-mod path;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Options, progress};
+use crate::path::Path;
 use crate::report::{Report, Table};
-use path::Path;
 
 const DEFAULT_SECONDS: u64 = 10;
 /// Time until the estimators know their links.

@@ -12,7 +12,11 @@ use crate::report::Job;
 /// Integration tests in files of this name run in the guest.
 const TEST_FILES: &str = "vm_*";
 /// What of the workspace's own programs is in the guest.
-const PROGRAMS: [&str; 1] = ["bondwire"];
+const PROGRAMS: &[&str] = &["bondwire"];
+/// What measures in the guest.
+pub const BENCHMARK: &str = "bondwire-vm-bench";
+/// The same for a guest that is there to measure.
+const BENCHMARKS: &[&str] = &[BENCHMARK, "bondwire-aggligator"];
 /// The first program of the guest.
 const INIT: &str = "bondwire-vm-init";
 /// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a tenth of it.
@@ -40,22 +44,45 @@ impl Contents {
     ///
     /// They do not build.
     pub fn build(root: &Path, profile: &str, features: Option<&str>) -> Result<Self, SetUpError> {
+        let mut arguments = vec!["--workspace", "--bins", "--test", TEST_FILES, "--profile", profile];
+        arguments.extend(features.iter().flat_map(|features| ["--features", features]));
         let mut contents = Self { rules: root.join("udev"), ..Self::default() };
+        contents.build_with(root, &arguments, PROGRAMS)?;
+        Ok(contents)
+    }
+
+    /// Builds the benchmark of the workspace `root`, and no tests; `beside` also what others have, which is a workspace of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// It does not build.
+    pub fn build_benchmark(root: &Path, beside: bool) -> Result<Self, SetUpError> {
+        let mut contents = Self { rules: root.join("udev"), ..Self::default() };
+        let packages = ["--package", "bondwire-vm", "--package", BENCHMARK];
+        contents.build_with(root, &[&packages[..], &["--bins", "--release"]].concat(), BENCHMARKS)?;
+        if beside {
+            let folder = root.join("firmware-host-tests/aggligator");
+            contents.build_with(&folder, &["--release", "--locked"], BENCHMARKS)?;
+        }
+        Ok(contents)
+    }
+
+    fn build_with(&mut self, root: &Path, arguments: &[&str], programs: &[&str]) -> Result<(), SetUpError> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root).args(["build", "--workspace", "--bins", "--test", TEST_FILES]);
-        cargo.args(features.iter().flat_map(|features| ["--features", features]));
-        cargo.args(["--quiet", "--profile", profile, "--message-format", "json-render-diagnostics"]);
+        cargo.current_dir(root).arg("build").args(arguments);
+        cargo.args(["--quiet", "--message-format", "json-render-diagnostics"]);
         // Cargo's own messages go to the terminal as they come.
         let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during("run cargo")?;
         if !output.status.success() {
             return Err(SetUpError::Build);
         }
-        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| contents.take(line));
-        Ok(contents)
+        String::from_utf8_lossy(&output.stdout).lines().for_each(|line| self.take(line, programs));
+        Ok(())
     }
 
-    /// Takes what one message of cargo's tells of.
-    fn take(&mut self, message: &str) {
+    /// Takes what one message of cargo's tells of, if it is a test or one of these programs.
+    fn take(&mut self, message: &str, programs: &[&str]) {
         let Some((name, kind, file)) = artifact(message) else { return };
         match kind.as_str() {
             "bin" if name == INIT => self.init = file,
@@ -63,7 +90,7 @@ impl Contents {
                 self.tests.insert(name.clone());
                 self.programs.insert(name, file);
             }
-            "bin" if PROGRAMS.contains(&name.as_str()) => drop(self.programs.insert(name, file)),
+            "bin" if programs.contains(&name.as_str()) => drop(self.programs.insert(name, file)),
             _ => {}
         }
     }
@@ -124,13 +151,14 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"executable":"/t/{name}"}}"#
             )
         };
-        contents.take(&message("bondwire-vm-init", "bin"));
-        contents.take(&message("vm_self", "test"));
-        contents.take(&message("vm_bond", "test"));
-        contents.take(&message("bondwire", "bin"));
-        contents.take(&message("bondwire", "bin"));
-        contents.take(&message("xtask", "bin"));
-        contents.take(r#"{"reason":"build-finished","success":true}"#);
+        contents.take(&message("bondwire-vm-init", "bin"), PROGRAMS);
+        contents.take(&message("vm_self", "test"), PROGRAMS);
+        contents.take(&message("vm_bond", "test"), PROGRAMS);
+        contents.take(&message("bondwire", "bin"), PROGRAMS);
+        contents.take(&message("bondwire", "bin"), PROGRAMS);
+        contents.take(&message("xtask", "bin"), PROGRAMS);
+        contents.take(&message(BENCHMARK, "bin"), PROGRAMS);
+        contents.take(r#"{"reason":"build-finished","success":true}"#, PROGRAMS);
         assert_eq!(contents.init, Path::new("/t/bondwire-vm-init"));
         assert!(contents.tests.iter().eq(["vm_bond", "vm_self"]), "in the order of their names");
         let programs = ["bondwire", "vm_bond", "vm_self"];

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::address::GadgetAddress;
+use super::endpoints::{DeviceInlet, DeviceOutlet};
 use super::function::Function;
 use super::gadget::{Gadget, GadgetConfig};
 use super::{GadgetError, controllers};
@@ -92,6 +93,32 @@ impl Acceptor for GadgetAcceptor {
             Some(link) => link,
             // The servers never end by themselves.
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// A controller's function without links over it, for who puts something between
+/// ([`UsbLink::open`] makes a link of what is left) or speaks another protocol. Needs Linux with FunctionFS.
+///
+/// The gadget that it sets up goes when it is dropped.
+pub struct GadgetEndpoints {
+    function: Function,
+    _gadget: Option<Gadget>,
+}
+
+impl GadgetEndpoints {
+    /// Sets up a gadget on the first controller that `address` names. Needs a tokio runtime.
+    pub fn start(address: &GadgetAddress, hint: Hint) -> Result<Self, GadgetError> {
+        let first = GadgetAcceptor::servers(address, &hint)?.into_iter().next();
+        let (server, gadget) = first.ok_or(GadgetError::NoController)?;
+        Ok(Self { function: server.function, _gadget: gadget })
+    }
+
+    /// Waits for a host that has configured the device, and until the last endpoints were dropped. Cancel safe.
+    pub async fn open(&self) -> io::Result<(DeviceInlet, DeviceOutlet)> {
+        tokio::select! {
+            over = self.function.follow_events() => match over? {},
+            opened = self.function.endpoints() => opened,
         }
     }
 }

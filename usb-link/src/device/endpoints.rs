@@ -24,14 +24,14 @@ const IN_FILE: &str = "ep1";
 const OUT_FILE: &str = "ep2";
 
 /// What the device receives.
-pub(super) struct DeviceInlet {
+pub struct DeviceInlet {
     requests: Requests,
     read_bytes: usize,
     _lease: Arc<Lease>,
 }
 
 /// What the device sends.
-pub(super) struct DeviceOutlet {
+pub struct DeviceOutlet {
     requests: Requests,
     packet_bytes: usize,
     _lease: Arc<Lease>,

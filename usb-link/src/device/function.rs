@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
 
 use super::caretaker::Caretaker;
-use super::endpoints::Lease;
+use super::endpoints::{DeviceInlet, DeviceOutlet, Lease};
 use super::{descriptors, endpoints, sys};
 use crate::{INTERFACE_CLASS, UsbLink};
 
@@ -105,11 +105,16 @@ impl Function {
     /// Waits for a host, and for the program on it. Fails when the host goes before that. One session at a time: the next
     /// begins when the last link was dropped. Cancel safe.
     pub(super) async fn accept(&self, name: &str) -> io::Result<UsbLink> {
+        let (inlet, outlet) = self.endpoints().await?;
+        UsbLink::open(name.to_owned(), Role::Acceptor, inlet, outlet).await
+    }
+
+    /// Waits for a host, and until nobody else has the endpoints. Cancel safe.
+    pub(super) async fn endpoints(&self) -> io::Result<(DeviceInlet, DeviceOutlet)> {
         let mut enabled = self.enabled.subscribe();
         let permit = Arc::clone(&self.lease).acquire_owned().await.map_err(io::Error::other)?;
         enabled.wait_for(|enabled| *enabled).await.map_err(io::Error::other)?;
         let lease = Lease { _permit: permit, _caretaker: self.caretaker.clone() };
-        let (inlet, outlet) = endpoints::open(&self.folder, lease)?;
-        UsbLink::open(name.to_owned(), Role::Acceptor, inlet, outlet).await
+        endpoints::open(&self.folder, lease)
     }
 }

@@ -13,8 +13,9 @@ use nusb::{Endpoint, ErrorKind, Interface};
 use tokio::time::{Instant, sleep};
 
 use super::cable::{Cable, CableId};
+use super::endpoints::{self, HostInlet, HostOutlet};
 use super::watch::CableWatch;
-use super::{CableFault, UsbAddress, endpoints, fault};
+use super::{CableFault, UsbAddress, fault};
 use crate::UsbLink;
 use crate::limits::{DIAL_PATIENCE, RELEASE_PATIENCE, RELEASE_RETRY, STATUS_TIMEOUT};
 
@@ -100,10 +101,22 @@ impl UsbDialer {
     }
 }
 
+/// The endpoints of a cable without a link over them, for who puts something between ([`UsbLink::open`] makes a link of what is
+/// left) or speaks another protocol. Those of the last link over this cable may take a moment to become free.
+///
+/// Fails with a [`CableFault`]. Needs a tokio runtime.
+pub async fn endpoints(cable: &Cable) -> io::Result<(HostInlet, HostOutlet)> {
+    open_endpoints(cable, RELEASE_PATIENCE).await
+}
+
+async fn open_endpoints(cable: &Cable, patience: Duration) -> io::Result<(HostInlet, HostOutlet)> {
+    let (to_host, from_host) = claim(cable, patience).await?;
+    endpoints::start(to_host, from_host)
+}
+
 /// One link over one cable.
 async fn open(cable: &Cable, patience: Duration) -> io::Result<UsbLink> {
-    let (to_host, from_host) = claim(cable, patience).await?;
-    let (inlet, outlet) = endpoints::start(to_host, from_host)?;
+    let (inlet, outlet) = open_endpoints(cable, patience).await?;
     UsbLink::open(format!("usb {}", cable.id()), Role::Dialer, inlet, outlet).await
 }
 

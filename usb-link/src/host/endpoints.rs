@@ -15,7 +15,8 @@ use crate::transfers::{Inlet, Outlet};
 const OUT_OF_MEMORY: u32 = 12;
 
 /// What the host receives.
-pub(super) struct HostInlet {
+#[derive(Debug)]
+pub struct HostInlet {
     endpoint: Endpoint<Bulk, In>,
     read_bytes: usize,
     /// The transfer that the link looks at.
@@ -23,7 +24,8 @@ pub(super) struct HostInlet {
 }
 
 /// What the host sends.
-pub(super) struct HostOutlet {
+#[derive(Debug)]
+pub struct HostOutlet {
     endpoint: Endpoint<Bulk, Out>,
     free: VecDeque<Buffer>,
     depth: usize,

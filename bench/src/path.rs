@@ -1,7 +1,9 @@
-//! A paced TCP path on this machine, for rows that set a serial line beside one.
+//! A paced TCP path on this machine, for rows that set a serial line or a USB cable beside one.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,35 +18,53 @@ const BURST: Duration = Duration::from_millis(4);
 const QUEUE_MS: u64 = 10;
 
 /// A relay that moves so many bytes per second each way; it ends when dropped.
-pub(super) struct Path {
+#[derive(Debug)]
+pub struct Path {
     address: SocketAddr,
+    is_cut: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
 impl Path {
-    pub(super) async fn start(target: SocketAddr, rate: u64) -> io::Result<Self> {
+    /// Leads to `target`, with so many bytes per second each way.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn start(target: SocketAddr, rate: u64) -> io::Result<Self> {
         let queue_bytes = u32::try_from(rate * QUEUE_MS / 1000).unwrap_or(u32::MAX).max(8 << 10);
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(queue_bytes)?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let listener = socket.listen(16)?;
         let address = listener.local_addr()?;
+        let is_cut = Arc::<AtomicBool>::default();
         let mut tasks = JoinSet::new();
+        let carry = {
+            let is_cut = is_cut.clone();
+            move |from| carry(from, target, rate, queue_bytes, is_cut.clone())
+        };
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((from, _)) = listener.accept().await {
-                connections.spawn(carry(from, target, rate, queue_bytes));
+                connections.spawn(carry(from));
             }
         });
-        Ok(Self { address, _tasks: tasks })
+        Ok(Self { address, is_cut, _tasks: tasks })
     }
 
-    pub(super) fn port(&self) -> u16 {
+    /// From now on it carries nothing and says nothing, as a way does whose far end has gone.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Its near end.
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.address.port()
     }
 }
 
-async fn carry(from: TcpStream, target: SocketAddr, rate: u64, queue_bytes: u32) {
+async fn carry(from: TcpStream, target: SocketAddr, rate: u64, queue_bytes: u32, is_cut: Arc<AtomicBool>) {
     let connect = async {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(queue_bytes)?;
@@ -54,10 +74,15 @@ async fn carry(from: TcpStream, target: SocketAddr, rate: u64, queue_bytes: u32)
     let Ok(to) = connect.await else { return };
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     let ((from_read, from_write), (to_read, to_write)) = (from.into_split(), to.into_split());
-    let _ = tokio::join!(pump(from_read, to_write, rate), pump(to_read, from_write, rate));
+    let _ = tokio::join!(pump(from_read, to_write, rate, &is_cut), pump(to_read, from_write, rate, &is_cut));
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: u64) -> io::Result<()> {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    rate: u64,
+    is_cut: &AtomicBool,
+) -> io::Result<()> {
     let mut buffer = vec![0; usize::try_from(rate / 1000).unwrap_or(0).clamp(512, 64 << 10)];
     let mut due = Instant::now();
     loop {
@@ -66,6 +91,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: u64) -> io:
             return to.shutdown().await;
         }
         sleep_until(due).await;
+        if is_cut.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         to.write_all(&buffer[..length]).await?;
         let earliest = Instant::now().checked_sub(BURST).unwrap_or(due);
         due = due.max(earliest) + Duration::from_nanos(length as u64 * 1_000_000_000 / rate.max(1));
