@@ -90,8 +90,9 @@ pub const RECEIVE_BUFFER_BYTES: u64 = 48 << 20;
 /// Most the send buffer of a bond grows to, in bytes; the default of [`crate::config::Config`].
 pub const SEND_BUFFER_BYTES: u64 = 48 << 20;
 /// What the buffers of all bonds of a process may hold beyond the smallest windows of their streams, in bytes, both directions
-/// together: five bonds with all that one may have, or hundreds with a megabyte each.
-pub const PROCESS_BUFFER_BYTES: u64 = 512 << 20;
+/// together: twenty bonds with all that one may have, or hundreds with eight megabytes each. With much less, those of hundreds that
+/// get more of a busy processor keep it.
+pub const PROCESS_BUFFER_BYTES: u64 = 2 << 30;
 /// Least the send buffer of a stream holds before a writer waits, in bytes.
 pub const SEND_BUFFER_MIN_BYTES: u64 = 256 << 10;
 /// Separate pieces of all streams of a bond that wait for a gap to close; a sender of sane packets stays far below.

@@ -31,6 +31,8 @@ use crate::wire::ack::Ack;
 
 /// What a link of unknown rate is guessed to carry in a round trip, in bytes, while others carry the bond.
 const PROBATION_BYTES: u64 = 1200;
+/// A link with one part in so many of another's rate is much slower: what it holds in a search is long for the other.
+const OUTPACED_BY: u64 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -242,8 +244,14 @@ impl Link {
     }
 
     /// Feeds the estimators once all packets of an acknowledgement are booked; `ack` is that, if it came over this link:
-    /// others say nothing about its round trip.
-    pub(crate) fn finish_settling(&mut self, now: Instant, settled: &Settled, ack: Option<&Ack>) {
+    /// others say nothing about its round trip. With `is_outpaced` another link of the bond is much faster.
+    pub(crate) fn finish_settling(
+        &mut self,
+        now: Instant,
+        settled: &Settled,
+        ack: Option<&Ack>,
+        is_outpaced: bool,
+    ) {
         let Some(Newest { number, sent_at, sampled }) = settled.newest else { return };
         if sampled && let Some(ack) = ack {
             let delay = Duration::from_micros(ack.delay_us);
@@ -253,14 +261,13 @@ impl Link {
             }
         }
         if let Some(sample) = self.rate.finish_ack(self.rtt.base()) {
-            // Whatever way the acknowledgement took.
-            let is_queued = Window::is_queue(now - sent_at, &self.rtt);
-            self.on_rate_sample(sample, settled.acked_bytes, is_queued);
+            // The age counts whatever way the acknowledgement took.
+            self.on_rate_sample(sample, settled.acked_bytes, is_outpaced.then_some(now - sent_at));
         }
         self.watch.on_progress(now);
     }
 
-    fn on_rate_sample(&mut self, sample: RateSample, acked: u64, is_queued: bool) {
+    fn on_rate_sample(&mut self, sample: RateSample, acked: u64, age: Option<Duration>) {
         let in_flight = self.sent.bytes();
         let conditions = self.conditions(BondState::default());
         let was_full = !sample.app_limited
@@ -269,8 +276,16 @@ impl Link {
             self.growth.on_round(conditions.rate.unwrap_or(0), was_full);
         }
         if was_full {
+            let bytes = in_flight.saturating_add(acked);
+            let is_queued = age.is_some_and(|age| Window::is_queue(age, bytes, conditions.rate, &self.rtt));
             self.window.on_ack(acked, in_flight, &self.growth, is_queued);
         }
+    }
+
+    /// Whether this link still searches for its rate while `other` is known to be much faster.
+    pub(crate) fn is_outpaced_by(&self, other: &Self) -> bool {
+        let rates = self.rate.bytes_per_second().zip(other.rate.bytes_per_second());
+        !self.growth.is_over() && rates.is_some_and(|(mine, others)| others / OUTPACED_BY >= mine)
     }
 
     /// The rate in bytes per second, if the link is kept full and carries no more.

@@ -43,7 +43,8 @@ impl Connection {
                 self.on_packet_lost(ack.link, packet);
             }
         }
-        self.links[index].finish_settling(now, &settled, (via == ack.link).then_some(ack));
+        let is_outpaced = self.links.iter().any(|other| self.links[index].is_outpaced_by(other));
+        self.links[index].finish_settling(now, &settled, (via == ack.link).then_some(ack), is_outpaced);
         if let Some(newest) = settled.newest {
             self.on_progress(now, index, newest.sent_at);
         }

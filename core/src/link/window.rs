@@ -2,7 +2,7 @@
 //!
 //! Judged by acknowledgements of the peer's engine alone: sockets, USB queues and ttys hide buffers.
 
-use super::rate::{Growth, bytes_in, bytes_per_second};
+use super::rate::{Growth, bytes_in, bytes_per_second, transmit_time};
 use super::rtt::{Rtt, UNQUEUED_SHARE};
 use crate::limits;
 use crate::time::Duration;
@@ -74,9 +74,15 @@ impl Window {
         self.steady(rtt, c).is_some_and(|steady| bytes >= steady)
     }
 
-    /// Whether packets that are acknowledged after `age` waited longer than a search may make them.
-    pub(crate) fn is_queue(age: Duration, rtt: &Rtt) -> bool {
-        age > rtt.base() * 2 + SEARCH_QUEUE_MAX
+    /// Whether packets that are acknowledged after `age` waited longer than a search may make them, behind `bytes` of the link's
+    /// own. Not so if a busy host made them wait: on a line that slow, no packet ever came back as soon as one did. Such a
+    /// queue does harm beside a link only that is much faster: the caller asks for one that is.
+    pub(crate) fn is_queue(age: Duration, bytes: u64, rate: Option<u64>, rtt: &Rtt) -> bool {
+        rate.is_some_and(|rate| {
+            age > rtt.base() * 2 + SEARCH_QUEUE_MAX
+                && transmit_time(bytes, rate) > SEARCH_QUEUE_MAX
+                && transmit_time(limits::HANDSHAKE_FIRST_MESSAGE_BYTES as u64, rate) <= rtt.base() * 2
+        })
     }
 
     /// An acknowledgement of `acked` bytes came for a link that was full, and `in_flight` bytes remain; with `is_queued` they
@@ -215,11 +221,13 @@ mod tests {
         let slow = Conditions { rate: Some(11_500), ..CALM };
         for (age_ms, is_queue) in [(140, false), (141, true)] {
             assert!(window.is_starting());
-            assert_eq!(Window::is_queue(MS * age_ms, &rtt), is_queue);
+            assert_eq!(Window::is_queue(MS * age_ms, 1200, slow.rate, &rtt), is_queue);
             window.on_ack(1200, 20_000, &Growth::default(), is_queue);
         }
         assert!(!window.is_starting());
         assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
+        assert!(!Window::is_queue(MS * 900, 1200, Some(1_000_000), &rtt), "it holds little");
+        assert!(!Window::is_queue(MS * 900, 1200, slow.rate, &rtt_ms(5)), "the host was busy");
     }
 
     #[test]

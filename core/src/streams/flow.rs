@@ -7,7 +7,7 @@ use crate::pool::BufferPool;
 /// A stream may be lent 7/8 of what is free, its own loan counted as free ("dynamic thresholds", Choudhury and Hahne
 /// 1998). One stream alone gets nearly everything, `n` greedy streams about an equal part each, and there is always
 /// something left for the next one, without any list of who is greedy: the check is O(1).
-/// The same holds among all bonds that share a pool.
+/// All bonds of a process share a pool besides, which may have less to lend.
 #[derive(Debug)]
 pub(super) struct Budget {
     floor_bytes: u64,
@@ -36,10 +36,9 @@ impl Budget {
     /// `lendable_bytes` were there to lend.
     pub(super) fn allowance_of(&self, held_bytes: u64, lendable_bytes: u64) -> u64 {
         let own = held_bytes.saturating_sub(self.floor_bytes);
-        let available = lendable_bytes
-            .min(self.lendable_bytes)
-            .saturating_sub(self.lent_bytes - own)
-            .min(self.pool.available_bytes(own));
+        let lendable =
+            lendable_bytes.min(self.lendable_bytes).min(self.pool.available_bytes(self.lent_bytes));
+        let available = lendable.saturating_sub(self.lent_bytes - own);
         available - available / 8
     }
 
@@ -51,8 +50,9 @@ impl Budget {
     /// Takes note that what one stream holds has changed.
     pub(super) fn change(&mut self, held_before: u64, held_after: u64) {
         let lent = |held: u64| held.saturating_sub(self.floor_bytes);
-        self.pool.change(lent(held_before), lent(held_after));
-        self.lent_bytes = self.lent_bytes - lent(held_before) + lent(held_after);
+        let before = self.lent_bytes;
+        self.lent_bytes = before - lent(held_before) + lent(held_after);
+        self.pool.change(before, self.lent_bytes);
         self.held_bytes = self.held_bytes - held_before + held_after;
         debug_assert!(self.lent_bytes <= self.lendable_bytes, "lent more than there is: {self:?}");
     }
