@@ -203,6 +203,7 @@ impl Connection {
         self.streams.link_removed(id);
         self.datagrams.link_unusable(id);
         self.control.forget(id);
+        self.copies.forget(id);
         let link = &mut self.links[index];
         let (from, name) = (link.state(), link.info.name.clone());
         link.on_closed(now);

@@ -13,6 +13,14 @@ fn no_seed_fails() {
     assert_eq!(failures, [], "replay one: cargo xtask sim --seeds 1 --seed N --trace");
 }
 
+/// Which link was to send the second copy of interactive data once changed with the time that passed, and nobody woke it.
+#[test]
+fn a_second_copy_wakes_the_link_that_is_to_send_it() {
+    for seed in [4300, 4301, 4549, 6420] {
+        assert_eq!(run_seed(seed).failure, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_goes_the_same_way_twice() {
     for seed in 100..104 {

@@ -21,10 +21,19 @@ const COPIED_SHARE: u64 = 100;
 /// Bytes of copies before that share counts.
 const COPIED_FREE_BYTES: u64 = 64 << 10;
 
-/// What interactive streams sent on one link and another is to send as well, oldest first.
+/// Interactive data that one link sent and another is to send as well.
+#[derive(Debug)]
+struct Copy {
+    first: LinkId,
+    /// Chosen when the first went out: a choice that changed with time would have to wake links when it does.
+    second: LinkId,
+    sent: SentStream,
+}
+
+/// The copies that are to be sent, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    waiting: VecDeque<(LinkId, SentStream)>,
+    waiting: VecDeque<Copy>,
     sent_bytes: u64,
 }
 
@@ -33,47 +42,57 @@ impl Copies {
         self.waiting.is_empty()
     }
 
-    /// Whether `link` is the one to send the next copy: the best of those that did not send the bytes first.
-    pub(super) fn are_for(&self, link: LinkId, candidates: &[Candidate]) -> bool {
-        self.waiting.front().is_some_and(|(first, sent)| {
-            let others = candidates.iter().filter(|candidate| candidate.id != *first);
-            scheduler::earliest(others, sent.len.into()).is_some_and(|best| best.id == link)
-        })
+    /// Whether `link` has copies to send.
+    pub(super) fn are_for(&self, link: LinkId) -> bool {
+        self.waiting.iter().any(|copy| copy.second == link)
     }
 
-    fn add(&mut self, first: LinkId, sent: SentStream) {
+    /// `link` has left.
+    pub(super) fn forget(&mut self, link: LinkId) {
+        self.waiting.retain(|copy| copy.second != link);
+    }
+
+    fn add(&mut self, copy: Copy) {
         if self.waiting.len() >= limits::COPIES_MAX {
             self.waiting.pop_front();
         }
-        self.waiting.push_back((first, sent));
+        self.waiting.push_back(copy);
+    }
+
+    fn next(&mut self, link: LinkId) -> Option<Copy> {
+        let at = self.waiting.iter().position(|copy| copy.second == link)?;
+        self.waiting.remove(at)
     }
 }
 
 impl Connection {
-    /// Interactive data went out in `frames`, from the `from`th on. Without bulk data no link has a queue that could stall
-    /// it, and a copy would be much beside what there is.
-    pub(super) fn want_copies(&mut self, link: LinkId, frames: &SentFrames, from: usize) {
-        if !self.streams.has_work(Class::Bulk) || !self.has_other_link(link) {
+    /// Interactive data went out on `first` in `frames`, from the `from`th on. Without bulk data no link has a queue that could
+    /// stall it, and a copy would be much beside what there is.
+    pub(super) fn want_copies(
+        &mut self,
+        first: LinkId,
+        candidates: &[Candidate],
+        frames: &SentFrames,
+        from: usize,
+    ) {
+        let others = candidates.iter().filter(|candidate| candidate.id != first);
+        let Some(second) = scheduler::earliest(others, 0).map(|candidate| candidate.id) else { return };
+        if !self.streams.has_work(Class::Bulk) {
             return;
         }
         for frame in &frames[from..] {
             if let SentFrame::Stream(sent) = frame {
-                self.copies.add(link, *sent);
+                self.copies.add(Copy { first, second, sent: *sent });
             }
         }
     }
 
     /// Fills the packet with copies that are for `link`. Their share is their own: late data must not use it up, since then
     /// they are needed most.
-    pub(super) fn push_copies(
-        &mut self,
-        link: LinkId,
-        candidates: &[Candidate],
-        packet: &mut Packet,
-        frames: &mut SentFrames,
-    ) {
-        while packet.remaining() >= STREAM_ROOM_MIN && self.copies.are_for(link, candidates) {
-            let Some((first, sent)) = self.copies.waiting.pop_front() else { return };
+    pub(super) fn push_copies(&mut self, link: LinkId, packet: &mut Packet, frames: &mut SentFrames) {
+        while packet.remaining() >= STREAM_ROOM_MIN
+            && let Some(Copy { first, sent, .. }) = self.copies.next(link)
+        {
             let allowed = self.stats.acked_bytes / COPIED_SHARE + COPIED_FREE_BYTES;
             if self.copies.sent_bytes.saturating_add(sent.len.into()) > allowed {
                 continue;

@@ -87,7 +87,7 @@ impl Connection {
                 plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
             } else if link.has_room(field.bond) {
                 self.plan_data(&mut plan, me, field);
-            } else if self.streams.has_work(Class::Bulk) {
+            } else if self.streams.has_work(Class::Bulk) || self.copies.are_for(link.id) {
                 plan.think_again = self.interactive_time_left(now);
             }
         }
@@ -129,7 +129,7 @@ impl Connection {
             .min();
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
         plan.interactive = interactive > 0 && first_for(interactive);
-        plan.copies = self.copies.are_for(me.id, &field.candidates);
+        plan.copies = self.copies.are_for(me.id);
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
@@ -197,6 +197,7 @@ impl Connection {
     pub(super) fn has_data(&self, id: LinkId) -> bool {
         self.streams.has_work(Class::Interactive)
             || self.streams.has_work(Class::Bulk)
+            || self.copies.are_for(id)
             || self.streams.has_redundant_work(id)
             || self.datagrams.has_work(id, true)
     }

@@ -188,7 +188,7 @@ impl Connection {
     }
 
     /// Whether a link other than `from` carries data now; one in reserve does not while `from` is active.
-    pub(super) fn has_other_link(&self, from: LinkId) -> bool {
+    fn has_other_link(&self, from: LinkId) -> bool {
         let Some(rank) = self.rank_in_use() else { return false };
         let carries = |link: &Link| link.state() == LinkState::Active && link.rank() == Some(rank);
         self.links.iter().any(|link| link.id != from && carries(link))

@@ -224,11 +224,11 @@ impl Connection {
             let before = frames.len();
             if self.push_streams(take, packet, frames) {
                 self.interactive_at = Some(now);
-                self.want_copies(link, frames, before);
+                self.want_copies(link, &field.candidates, frames, before);
             }
         }
         if plan.copies {
-            self.push_copies(link, &field.candidates, packet, frames);
+            self.push_copies(link, packet, frames);
         }
         if plan.redundant {
             self.push_streams(
