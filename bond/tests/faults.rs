@@ -13,8 +13,8 @@ use bondwire::link::{
     memory,
 };
 use bondwire::{
-    AllowedPeers, Bond, BondConfig, BondEvent, BondStream, Class, CloseReason, DialerHandle, Identity,
-    LinkId, LinkSnapshot, LinkState, ListenConfig, Listener, Suite,
+    AllowedPeers, Bond, BondConfig, BondEvent, BondStream, Class, CloseReason, DialerHandle, Events,
+    Identity, LinkId, LinkSnapshot, LinkState, ListenConfig, Listener, Suite,
 };
 use bytes::{Bytes, BytesMut};
 use common::{Hosts, exchange};
@@ -365,6 +365,29 @@ impl Silent {
     }
 }
 
+/// Waits until a link has changed so.
+async fn becomes(events: &mut Events, wanted: LinkState) {
+    loop {
+        match events.next().await.unwrap() {
+            BondEvent::Link { to, .. } if to == wanted => return,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_only_late_is_not_replaced() {
+    let mut silent = Silent::new().await;
+    let mut events = silent.hosts.bond.events();
+    becomes(&mut events, LinkState::Suspect).await;
+    let late = tokio::time::timeout(Duration::from_millis(100), silent.dials.recv()).await;
+    assert!(late.is_err(), "it was dialled anew at once");
+    silent.faults.black_hole(false);
+    becomes(&mut events, LinkState::Active).await;
+    let later = tokio::time::timeout(Duration::from_secs(10), silent.dials.recv()).await;
+    assert!(later.is_err(), "it was dialled anew though it is back");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_suspect_link_is_replaced() {
     let mut silent = Silent::new().await;
@@ -377,18 +400,12 @@ async fn a_suspect_link_is_replaced() {
 async fn a_link_that_is_back_after_a_long_silence_is_renewed() {
     let mut silent = Silent::new().await;
     let mut events = silent.hosts.bond.events();
-    let mut becomes = async |wanted: LinkState| loop {
-        match events.next().await.unwrap() {
-            BondEvent::Link { to, .. } if to == wanted => return,
-            _ => {}
-        }
-    };
-    becomes(LinkState::Suspect).await;
+    becomes(&mut events, LinkState::Suspect).await;
     let back = tokio::time::Instant::now() + Duration::from_millis(1500);
     // The path is cut: no dial leads to anything.
     while tokio::time::timeout_at(back, silent.dials.recv()).await.is_ok() {}
     silent.faults.black_hole(false);
-    becomes(LinkState::Active).await;
+    becomes(&mut events, LinkState::Active).await;
     silent.reconnect().await;
     silent.expect_replacement().await;
 }

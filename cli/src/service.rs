@@ -3,10 +3,13 @@
 //! PROTOCOL.md, "Applications", has the labels and the answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bondwire::error::CloseReason;
 use bondwire::{BondStream, PublicKey, RecvStream, SendStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::access::Access;
 use crate::discovery::{ADDRESSES_LABEL, NOT_TOLD, Told};
@@ -28,6 +31,10 @@ pub(crate) const LISTEN_LABEL_PREFIX: &str = "listen:";
 pub(crate) const RETURN_LABEL_PREFIX: &str = "return:";
 /// Longest explanation of a refusal, in bytes.
 const REFUSAL_MAX_BYTES: u64 = 512;
+
+/// Time for connections to hand on what has arrived, when the other end has ended the bond: it does so once this host has all,
+/// and the connections' targets may not have it yet.
+const HAND_ON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Codes of RESET_STREAM and STOP_SENDING.
 pub(crate) mod code {
@@ -120,10 +127,18 @@ pub(crate) async fn serve(carrier: &Carrier, services: Services) {
 async fn serve_streams(carrier: &Carrier, services: Services) {
     let mut streams = JoinSet::new();
     let served = Arc::new(Served { carrier: carrier.clone(), services, speed: SpeedService::default() });
-    while let Ok(stream) = carrier.bond.accept_stream().await {
+    let reason = loop {
+        let stream = match carrier.bond.accept_stream().await {
+            Ok(stream) => stream,
+            Err(reason) => break reason,
+        };
         let served = Arc::clone(&served);
         streams.spawn(async move { served.stream(stream).await });
         while streams.try_join_next().is_some() {}
+    };
+    if !matches!(reason, CloseReason::Local { .. }) {
+        let all = async { while streams.join_next().await.is_some() {} };
+        let _idle = timeout(HAND_ON_TIMEOUT, all).await;
     }
     // Waits, so that sockets which were opened for the peer are removed before the program ends.
     streams.shutdown().await;
@@ -328,5 +343,37 @@ mod tests {
         }
         drop(entry);
         assert_eq!(status(&listening, "return:4").await, Status::BadRequest as u8, "no longer asked for");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_arrived_before_the_end_of_the_bond_reaches_its_target() {
+        let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse_target(&target.local_addr().unwrap().to_string()).unwrap();
+        let (connecting, listening) = bond().await;
+        let carrier = Carrier::new(connecting, Drain::default());
+        let _entry = carrier.returns.insert(bondwire::StreamId(4), address);
+        let serving = tokio::spawn(async move { serve(&carrier, Services::default()).await });
+        let mut connections = Vec::new();
+        for _ in 0..200 {
+            let stream = listening.open_stream_with(Class::Bulk, 0, "return:4").await.unwrap();
+            let (mut reader, writer) = stream.split();
+            answer(&mut reader).await.unwrap();
+            // The target has nothing to say: the bond may end as soon as its other end has all.
+            let (mut connection, _) = target.accept().await.unwrap();
+            connection.shutdown().await.unwrap();
+            assert_eq!(reader.read(&mut [0]).await.unwrap(), 0);
+            connections.push((reader, writer, connection));
+        }
+        for (_, writer, _) in &mut connections {
+            writer.write_all(b"still here").await.unwrap();
+            writer.shutdown().await.unwrap();
+        }
+        listening.close(close_code::DONE, "done").await;
+        for (number, (_, _, mut connection)) in connections.into_iter().enumerate() {
+            let mut heard = String::new();
+            let read = connection.read_to_string(&mut heard).await;
+            assert_eq!((read.ok(), heard.as_str()), (Some(10), "still here"), "connection {number}");
+        }
+        serving.await.unwrap();
     }
 }
