@@ -21,6 +21,13 @@ fn a_second_copy_wakes_the_link_that_is_to_send_it() {
     }
 }
 
+/// A link that was full while interactive data kept windows short has room when that time is over, and nobody woke it for what
+/// goes over every link.
+#[test]
+fn redundant_data_goes_on_when_windows_need_no_longer_be_short() {
+    assert_eq!(run_seed(101_822).failure, None);
+}
+
 #[test]
 fn a_seed_goes_the_same_way_twice() {
     for seed in 100..104 {

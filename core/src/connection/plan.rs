@@ -87,7 +87,8 @@ impl Connection {
                 plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
             } else if link.has_room(field.bond) {
                 self.plan_data(&mut plan, me, field);
-            } else if self.streams.has_work(Class::Bulk) || self.copies.are_for(link.id) {
+            } else if self.has_data(link.id) {
+                // Its window grows when interactive data has not been sent for a while, whatever waits here.
                 plan.think_again = self.interactive_time_left(now);
             }
         }
