@@ -9,17 +9,21 @@ use alloc::collections::VecDeque;
 
 use super::Connection;
 use super::transmit::{STREAM_ROOM_MIN, push_stream};
-use crate::id::{Class, LinkId};
+use crate::id::LinkId;
 use crate::limits;
 use crate::link::sent::{SentFrame, SentFrames};
 use crate::scheduler::{self, Candidate};
 use crate::streams::{Pieces, SentStream};
+use crate::time::{Duration, Instant};
 use crate::wire::packet::Packet;
 
 /// Copies are at most one byte in so many.
 const COPIED_SHARE: u64 = 100;
 /// Bytes of copies before that share counts.
 const COPIED_FREE_BYTES: u64 = 64 << 10;
+/// Time after the last bulk data during which links may be full of it. When a link stalls, all that may be sent soon is in
+/// flight, and nothing new goes out just when a copy is needed most.
+const BULK_TIME: Duration = Duration::from_secs(1);
 
 /// Interactive data that one link sent and another is to send as well.
 #[derive(Debug)]
@@ -35,11 +39,21 @@ struct Copy {
 pub(super) struct Copies {
     waiting: VecDeque<Copy>,
     sent_bytes: u64,
+    bulk_at: Option<Instant>,
 }
 
 impl Copies {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Bulk data went out.
+    pub(super) fn on_bulk(&mut self, now: Instant) {
+        self.bulk_at = Some(now);
+    }
+
+    fn is_bulk_about(&self, now: Instant) -> bool {
+        self.bulk_at.is_some_and(|at| now - at < BULK_TIME)
     }
 
     /// Whether `link` has copies to send.
@@ -70,6 +84,7 @@ impl Connection {
     /// stall it, and a copy would be much beside what there is.
     pub(super) fn want_copies(
         &mut self,
+        now: Instant,
         first: LinkId,
         candidates: &[Candidate],
         frames: &SentFrames,
@@ -77,7 +92,7 @@ impl Connection {
     ) {
         let others = candidates.iter().filter(|candidate| candidate.id != first);
         let Some(second) = scheduler::earliest(others, 0).map(|candidate| candidate.id) else { return };
-        if !self.streams.has_work(Class::Bulk) {
+        if !self.copies.is_bulk_about(now) {
             return;
         }
         for frame in &frames[from..] {

@@ -224,7 +224,7 @@ impl Connection {
             let before = frames.len();
             if self.push_streams(take, packet, frames) {
                 self.interactive_at = Some(now);
-                self.want_copies(link, &field.candidates, frames, before);
+                self.want_copies(now, link, &field.candidates, frames, before);
             }
         }
         if plan.copies {
@@ -242,6 +242,7 @@ impl Connection {
             let before = packet.len();
             if self.push_streams(take, packet, frames) {
                 self.links[index].share_bytes += (packet.len() - before) as u64;
+                self.copies.on_bulk(now);
                 self.streams.set_send_buffer(self.window_wanted(field));
             }
         }
