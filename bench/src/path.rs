@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -21,7 +20,7 @@ const QUEUE_MS: u64 = 10;
 #[derive(Debug)]
 pub struct Path {
     address: SocketAddr,
-    is_cut: Arc<AtomicBool>,
+    is_cut: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -37,10 +36,10 @@ impl Path {
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let listener = socket.listen(16)?;
         let address = listener.local_addr()?;
-        let is_cut = Arc::<AtomicBool>::default();
+        let is_cut = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         let carry = {
-            let is_cut = is_cut.clone();
+            let is_cut = is_cut.subscribe();
             move |from| carry(from, target, rate, queue_bytes, is_cut.clone())
         };
         tasks.spawn(async move {
@@ -54,7 +53,12 @@ impl Path {
 
     /// From now on it carries nothing and says nothing, as a way does whose far end has gone.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
+        self.is_cut.send_replace(true);
+    }
+
+    /// It carries again, and first what was on its way.
+    pub fn restore(&self) {
+        self.is_cut.send_replace(false);
     }
 
     /// Its near end.
@@ -64,7 +68,13 @@ impl Path {
     }
 }
 
-async fn carry(from: TcpStream, target: SocketAddr, rate: u64, queue_bytes: u32, is_cut: Arc<AtomicBool>) {
+async fn carry(
+    from: TcpStream,
+    target: SocketAddr,
+    rate: u64,
+    queue_bytes: u32,
+    is_cut: watch::Receiver<bool>,
+) {
     let connect = async {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(queue_bytes)?;
@@ -74,14 +84,17 @@ async fn carry(from: TcpStream, target: SocketAddr, rate: u64, queue_bytes: u32,
     let Ok(to) = connect.await else { return };
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     let ((from_read, from_write), (to_read, to_write)) = (from.into_split(), to.into_split());
-    let _ = tokio::join!(pump(from_read, to_write, rate, &is_cut), pump(to_read, from_write, rate, &is_cut));
+    let _ = tokio::join!(
+        pump(from_read, to_write, rate, is_cut.clone()),
+        pump(to_read, from_write, rate, is_cut)
+    );
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     rate: u64,
-    is_cut: &AtomicBool,
+    mut is_cut: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; usize::try_from(rate / 1000).unwrap_or(0).clamp(512, 64 << 10)];
     let mut due = Instant::now();
@@ -91,9 +104,8 @@ async fn pump(
             return to.shutdown().await;
         }
         sleep_until(due).await;
-        if is_cut.load(Ordering::Relaxed) {
-            return std::future::pending().await;
-        }
+        // The path is gone if this fails, and so is this task.
+        is_cut.wait_for(|is_cut| !is_cut).await.map_err(io::Error::other)?;
         to.write_all(&buffer[..length]).await?;
         let earliest = Instant::now().checked_sub(BURST).unwrap_or(due);
         due = due.max(earliest) + Duration::from_nanos(length as u64 * 1_000_000_000 / rate.max(1));
