@@ -225,6 +225,7 @@ impl Shared {
         let read = from.read(&mut buffer[..room]);
         // An idle line saves nothing up.
         *owed = if read < room { owed.fract() } else { *owed - read as f64 };
+        self.wires[direction].idle((room - read) as u64);
         let arrived = &mut self.arrived[direction];
         for byte in &buffer[..read] {
             self.wires[direction].arrive(baud, *byte, read_baud, arrived);

@@ -15,7 +15,7 @@ pub struct Noise {
     pub byte_insert: f64,
     /// A burst begins, in which every byte arrives as another.
     pub burst: f64,
-    /// Bytes of a burst.
+    /// Length of a burst, in byte times: it passes on an idle wire, too.
     pub burst_bytes: u32,
     /// Rates above this arrive as garbage: the cable is too long for them. Zero for none.
     pub baud_max: u32,
@@ -37,6 +37,8 @@ pub struct Wire {
     /// Bytes under way, each with the time of its arrival and the rate that it was sent at.
     under_way: VecDeque<(u64, u32, u8)>,
     burst_left: u32,
+    /// When the last byte arrived.
+    arrived_at: u64,
     carried_bytes: u64,
     damaged_bytes: u64,
 }
@@ -50,6 +52,7 @@ impl Wire {
             free_at: 0,
             under_way: VecDeque::new(),
             burst_left: 0,
+            arrived_at: 0,
             carried_bytes: 0,
             damaged_bytes: 0,
         }
@@ -88,7 +91,9 @@ impl Wire {
     /// What has arrived by now, as an end with rate `baud` reads it, is appended to `out`.
     pub fn receive(&mut self, now_ns: u64, baud: u32, out: &mut Vec<u8>) {
         while self.under_way.front().is_some_and(|(at, ..)| *at <= now_ns) {
-            if let Some((_, sent_baud, byte)) = self.under_way.pop_front() {
+            if let Some((at, sent_baud, byte)) = self.under_way.pop_front() {
+                self.idle((at - self.arrived_at).saturating_sub(byte_ns(sent_baud)) / byte_ns(sent_baud));
+                self.arrived_at = at;
                 self.arrive(sent_baud, byte, baud, out);
             }
         }
@@ -97,6 +102,11 @@ impl Wire {
     /// Loses what is under way: the cable is out.
     pub fn cut(&mut self) {
         self.under_way.clear();
+    }
+
+    /// Nothing was sent for so many byte times.
+    pub fn idle(&mut self, byte_times: u64) {
+        self.burst_left = self.burst_left.saturating_sub(u32::try_from(byte_times).unwrap_or(u32::MAX));
     }
 
     /// Puts one byte, sent at `sent_baud`, straight to an end that reads at `baud`.
@@ -225,5 +235,22 @@ mod tests {
         let out = through(&mut Wire::new(bursts, 7), 9600, 9600, &bytes);
         let wrong = out.iter().filter(|byte| **byte != 0x55).count();
         assert!((4_000..6_000).contains(&wrong), "{wrong}");
+    }
+
+    /// It once lasted for so many bytes: on the quieter direction of a line, for seconds, and who listened there hung up.
+    #[test]
+    fn a_burst_passes_on_an_idle_wire() {
+        let mut wire = Wire::new(Noise { burst: 1.0, burst_bytes: 100, ..Noise::NONE }, 1);
+        let mut out = Vec::new();
+        wire.send(0, 10_000, &[0x55]);
+        wire.receive(1_000_000, 10_000, &mut out);
+        assert_ne!(out, [0x55]);
+        wire.set_noise(Noise { burst: 1e-9, burst_bytes: 100, ..Noise::NONE });
+        for (sent_ms, is_wrong) in [(50, true), (99, true), (100, false)] {
+            out.clear();
+            wire.send(sent_ms * 1_000_000, 10_000, &[0x55]);
+            wire.receive(u64::MAX, 10_000, &mut out);
+            assert_eq!(out != [0x55], is_wrong, "{sent_ms} ms after it began");
+        }
     }
 }

@@ -128,6 +128,12 @@ async fn move_verified(near: &Bond, far: &Bond, length: u64) -> Duration {
     begun.elapsed()
 }
 
+/// Waits until a link is over, and says why.
+async fn end_of(handle: &Handle) -> String {
+    let _ = handle.released().wait_for(|released| *released).await;
+    format!("{:?}, {}", handle.room().await, handle.line_counters())
+}
+
 /// A bond without encryption over one line with `noise`, `length` bytes, and then the same line without noise.
 async fn noisy(noise: Noise, length: u64) {
     let ([near_port, far_port], line) = ports(noise);
@@ -146,7 +152,11 @@ async fn noisy(noise: Noise, length: u64) {
     near.add_link(SerialLink::new(Arc::clone(&near_handle), "near".to_owned())).await.unwrap();
     let far = listener.accept().await;
 
-    let took = move_verified(&near, &far, length).await;
+    let took = tokio::select! {
+        took = move_verified(&near, &far, length) => took,
+        end = end_of(&near_handle) => panic!("the link is over at the near end: {end}"),
+        end = end_of(&far_handle) => panic!("the link is over at the far end: {end}"),
+    };
     let (sent, received) = (near_handle.line_counters(), far_handle.line_counters());
     let survived = received.frames.received.packets as f64 / sent.frames.sent.packets as f64;
     let allowed = f64::from(BAUD) / 10.0 * PAYLOAD_SHARE * survived;
