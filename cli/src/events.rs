@@ -22,9 +22,9 @@ pub(crate) async fn log(bond: &Bond, about: &str) {
                 up.remove(&id);
                 let line = format!("{about}{}", link_line(id, &name, to, &why));
                 match to {
-                    LinkState::Suspect => tracing::warn!(link = %name, state = %to, "{line}"),
-                    LinkState::Joining => tracing::debug!(link = %name, state = %to, "{line}"),
-                    _ => tracing::info!(link = %name, state = %to, "{line}"),
+                    LinkState::Suspect => tracing::warn!(id = id.0, link = %name, state = %to, "{line}"),
+                    LinkState::Joining => tracing::debug!(id = id.0, link = %name, state = %to, "{line}"),
+                    _ => tracing::info!(id = id.0, link = %name, state = %to, "{line}"),
                 }
             }
             // Its links go with it; that needs no lines.

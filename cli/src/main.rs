@@ -32,12 +32,15 @@ mod logging;
 mod medium;
 #[cfg(unix)]
 mod monitor;
+mod observers;
 mod options;
 mod output;
 mod pairing;
 mod peers;
 mod permissions;
+mod plot;
 mod quota;
+mod recording;
 mod service;
 mod session;
 mod signals;

@@ -14,6 +14,7 @@ use crate::forward::permits::{Permit, Permits};
 use crate::link_spec::LinkSpec;
 use crate::listening::{ListenPlan, Listening};
 use crate::medium::Media;
+use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, KeyOption, PeersOption};
 use crate::pairing::{Invitation, looks_like_invitation};
 use crate::peers::{PeerName, Peers};
@@ -58,6 +59,8 @@ pub(crate) struct Listen {
     filter: FilterOptions,
     #[command(flatten)]
     control: ControlOption,
+    #[command(flatten)]
+    observers: ObserverOptions,
     /// Print the configuration file with which `bondwire up` does the same, and end
     #[arg(long, conflicts_with_all = ["pair", "until_eof"])]
     print_config: bool,
@@ -84,8 +87,10 @@ impl Listen {
         }
         let plan = self.plan()?;
         let key = plan.identity.public_key();
+        let observers = self.observers.open().await?;
         let mut listening = Listening::start(plan, Drain::default()).await?;
         let control = Control::open(&self.control, None, "listen", interrupt.stop()).await?;
+        let observers = observers.start(control.program());
         tracing::info!("public key of this host: {}", keys::public_key_text(&key));
         if self.pair.is_some() {
             self.invite(&mut listening, key)?;
@@ -100,6 +105,7 @@ impl Listen {
             () = input_end(self.until_eof) => Ok(()),
         };
         listening.end().await;
+        observers.end().await;
         control.close().await;
         ended
     }
@@ -115,7 +121,7 @@ impl Listen {
             discover: !self.no_discover,
             filter: &self.filter,
         };
-        Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control)?))
+        Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control, &self.observers)?))
     }
 
     fn plan(&self) -> Result<ListenPlan, Failure> {

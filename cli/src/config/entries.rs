@@ -28,6 +28,7 @@ pub(super) struct Document {
     pub(super) key: Option<PathBuf>,
     pub(super) peers: Option<PathBuf>,
     pub(super) control: Option<String>,
+    pub(super) record: Option<PathBuf>,
     pub(super) drain_seconds: Option<DrainSeconds>,
     pub(super) listen: Option<Spanned<ListenEntry>>,
     #[serde(default)]

@@ -6,6 +6,8 @@ mod bonds;
 mod control;
 #[cfg(target_os = "linux")]
 mod discover;
+#[cfg(target_os = "linux")]
+mod download;
 mod forward;
 mod keys;
 #[cfg(target_os = "linux")]
@@ -22,6 +24,8 @@ mod peers;
 mod pipe;
 #[cfg(target_os = "linux")]
 mod readme;
+#[cfg(target_os = "linux")]
+mod record;
 #[cfg(target_os = "linux")]
 mod relay;
 #[cfg(unix)]

@@ -1,0 +1,16 @@
+//! A recording of what a command does: every link's figures and all messages, while it runs, as `docs/RECORD.md` has it.
+//!
+//! | part | job |
+//! |---|---|
+//! | [`format`] | the lines |
+//! | [`file`] | the file: made, and written by a thread of its own |
+//! | [`recorder`] | looks at the figures, and hands lines over; never waits for the file |
+//! | [`limits`] | every bound |
+
+pub(crate) mod file;
+pub(crate) mod format;
+pub(crate) mod limits;
+mod recorder;
+
+pub(crate) use self::file::RecordFile;
+pub(crate) use self::recorder::Recording;

@@ -1,0 +1,157 @@
+//! Samples at a fixed interval and messages as they come, from where `status` and `events` have them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
+
+use super::file::{Handed, Lines, RecordFile};
+use super::format::{Header, Line, VERSION};
+use super::limits::{LAST_LINES_TIMEOUT, SAMPLE_INTERVAL, SAMPLE_SHARE};
+use crate::control::history::{self, Entry};
+use crate::control::program::{Look, Program};
+use crate::output::rounded;
+
+/// A recording that goes on.
+pub(crate) struct Recording {
+    task: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Recording {
+    /// Begins to record `program` into `file`.
+    pub(crate) fn start(file: RecordFile, program: &Arc<Program>) -> Self {
+        let lines = file.start();
+        program.set_recording(Box::new(lines.look()));
+        let history = program.history();
+        let (_, news) = history.listen(history.last_number());
+        let look = program.look();
+        let recorder = Recorder {
+            program: Arc::clone(program),
+            started: Instant::now(),
+            lines,
+            look,
+            warned_of_gaps: false,
+        };
+        let (end, ended) = oneshot::channel();
+        Self { task: tokio::spawn(recorder.run(news, ended)), end }
+    }
+
+    /// Writes a last sample, and waits until all is written or the file has had its time.
+    pub(crate) async fn end(self) {
+        // If it ended before, that was said.
+        let _ = self.end.send(());
+        let _ = self.task.await;
+    }
+}
+
+struct Recorder {
+    program: Arc<Program>,
+    started: Instant,
+    lines: Lines,
+    /// The look at the last sample.
+    look: Look,
+    warned_of_gaps: bool,
+}
+
+impl Recorder {
+    async fn run(mut self, mut news: broadcast::Receiver<Entry>, mut ended: oneshot::Receiver<()>) {
+        tracing::info!("recording to {}", self.lines.path().display());
+        let header = Header {
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.program.name().to_owned(),
+            command: self.program.command().to_owned(),
+            pid: std::process::id(),
+            started: history::now(),
+            interval_ms: SAMPLE_INTERVAL.as_millis().try_into().unwrap_or(u64::MAX),
+        };
+        let mut goes_on = self.write(&Line::BondwireRecording(header));
+        let mut next = tokio::time::Instant::now();
+        while goes_on {
+            goes_on = tokio::select! {
+                biased;
+                _ = &mut ended => break,
+                () = sleep_until(next) => {
+                    let began = tokio::time::Instant::now();
+                    let goes_on = self.sample();
+                    next = began + SAMPLE_INTERVAL.max(began.elapsed() * SAMPLE_SHARE);
+                    goes_on
+                }
+                heard = news.recv() => match heard {
+                    Ok(entry) => self.event(&entry),
+                    Err(RecvError::Lagged(count)) => {
+                        self.lines.skip(count);
+                        self.warn_of_gaps();
+                        true
+                    }
+                    Err(RecvError::Closed) => false,
+                },
+            };
+        }
+        while let Ok(entry) = news.try_recv() {
+            self.event(&entry);
+        }
+        self.sample();
+        let (seconds, skipped_lines) = (self.seconds(), self.lines.skipped_lines());
+        self.write(&Line::End { seconds, skipped_lines });
+        self.finish().await;
+    }
+
+    fn seconds(&self) -> f64 {
+        rounded(self.started.elapsed().as_secs_f64())
+    }
+
+    fn sample(&mut self) -> bool {
+        let status = self.program.status_since(&self.look);
+        self.look = self.program.look();
+        let (seconds, skipped_lines) = (self.seconds(), self.lines.skipped_lines());
+        self.write(&Line::Sample { seconds, skipped_lines, bonds: &status.bonds })
+    }
+
+    fn event(&mut self, entry: &Entry) -> bool {
+        let seconds = self.seconds();
+        self.write(&Line::Event { seconds, entry })
+    }
+
+    /// Hands a line over; answers whether there is any use in more.
+    fn write(&mut self, line: &Line<'_>) -> bool {
+        match self.lines.hand(line.bytes()) {
+            Handed::Over => true,
+            Handed::Skipped => {
+                self.warn_of_gaps();
+                true
+            }
+            Handed::Ended => false,
+        }
+    }
+
+    fn warn_of_gaps(&mut self) {
+        if !std::mem::replace(&mut self.warned_of_gaps, true) {
+            let path = self.lines.path().display();
+            tracing::warn!(
+                "recording to {path}: the file is too slow, lines are left out; `bondwire status` counts them"
+            );
+        }
+    }
+
+    /// Says why it is over, if that is not the end of the command.
+    async fn finish(self) {
+        let path = self.lines.path().to_owned();
+        let why = match self.lines.ended() {
+            Some(why) => Some(why.to_owned()),
+            None => match timeout(LAST_LINES_TIMEOUT, self.lines.finish()).await {
+                Ok(why) => why,
+                Err(_) => Some("the file takes no more; its last lines are missing".to_owned()),
+            },
+        };
+        if let Some(why) = why {
+            let path = path.display();
+            tracing::warn!("recording to {path} has ended, the bond goes on: {why}");
+        }
+    }
+}
