@@ -30,6 +30,7 @@ mod links;
 mod listening;
 mod logging;
 mod medium;
+mod metrics;
 #[cfg(unix)]
 mod monitor;
 mod observers;

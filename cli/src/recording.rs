@@ -13,4 +13,4 @@ pub(crate) mod limits;
 mod recorder;
 
 pub(crate) use self::file::RecordFile;
-pub(crate) use self::recorder::Recording;
+pub(crate) use self::recorder::{BondRecording, Recording};

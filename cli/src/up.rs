@@ -230,7 +230,7 @@ impl Service {
             return restart("control");
         }
         if new.observers != self.config.observers {
-            return restart("record");
+            return restart("record or metrics");
         }
         match (&self.config.listen, &new.listen) {
             (Some(old), Some(new)) if !old.is_compatible(new) => {

@@ -18,7 +18,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("rsync", "rsync"),
     ("dig", "bind9-dnsutils"),
     ("tmux", "tmux"),
+    ("promtool", "prometheus"),
 ];
 
 /// Arguments of `cargo xtask test`.

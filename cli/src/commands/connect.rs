@@ -55,7 +55,7 @@ pub(crate) struct Connect {
     #[arg(short = 'D', value_name = "[BIND:]PORT")]
     socks: Vec<SocksForward>,
     /// Forward standard input and output to a target at the peer's side, and end with it: host:port or a /path
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks", "record"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks", "record", "metrics"])]
     pipe: Option<PipeForward>,
     #[command(flatten)]
     control: ControlOption,

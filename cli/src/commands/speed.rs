@@ -1,6 +1,7 @@
 //! `bondwire speed`
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bondwire::Bond;
@@ -13,8 +14,11 @@ use crate::control::client::{self, ClientError};
 use crate::control::protocol::{Command, SpeedTest};
 use crate::failure::{Exit, Failure};
 use crate::links::{LinkRow, LinkTally};
+use crate::observers::RecordOption;
 use crate::options::PeerOptions;
 use crate::output;
+use crate::plot::{Picture, parse_picture};
+use crate::recording::{BondRecording, RecordFile};
 use crate::service::Refusal;
 use crate::session::{self, Session};
 use crate::signals::Interrupt;
@@ -47,6 +51,11 @@ pub(crate) struct Speed {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    record: RecordOption,
+    /// Draw what each link did: a picture whose name ends in .svg or .html
+    #[arg(long, value_name = "PICTURE", value_parser = parse_picture)]
+    plot: Option<Picture>,
 }
 
 impl Speed {
@@ -54,7 +63,7 @@ impl Speed {
         let (json, direction) = (self.json, self.direction);
         let report = match self.over_running_bond(&mut interrupt).await? {
             Some(report) => report,
-            None => self.over_own_bond(&mut interrupt).await?,
+            None => Box::pin(self.record_own_bond(&mut interrupt)).await?,
         };
         if json { output::json(&report) } else { output::text(&report.text(direction.word())) }
     }
@@ -64,6 +73,14 @@ impl Speed {
     async fn over_running_bond(&self, interrupt: &mut Interrupt) -> Result<Option<Report>, Failure> {
         let Some(name) = self.peer.only_name() else { return Ok(None) };
         let Some((mut client, bond)) = client::connecting_to(name.as_str()).await? else { return Ok(None) };
+        if self.plot.is_some() || self.record.named().is_some() {
+            let message = format!(
+                "the bond to {} runs in another process (pid {}), so this one cannot record it; record there, with \
+                 `connect --record FILE`, and draw that with `bondwire plot`",
+                client.hello.name, client.hello.pid
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let progress = spinner();
         progress.set_message(format!(
             "measuring over the bond of {} (pid {})",
@@ -97,8 +114,30 @@ impl Speed {
         Ok(None)
     }
 
+    /// The test over a bond of its own, and the picture of it.
+    async fn record_own_bond(self, interrupt: &mut Interrupt) -> Result<Report, Failure> {
+        let cannot = |error| Failure::configuration(format!("cannot make a file to record to: {error}"));
+        let (picture, named) = (self.plot.clone(), self.record.named().map(Path::to_owned));
+        // A picture alone needs a recording, too, which goes with this folder.
+        let folder = picture.as_ref().map(|_| tempfile::tempdir().map_err(cannot)).transpose()?;
+        let path = named.or_else(|| folder.as_ref().map(|folder| folder.path().join("record")));
+        let file = match &path {
+            Some(path) => Some(RecordFile::create(path).await?),
+            None => None,
+        };
+        let report = self.over_own_bond(interrupt, file).await?;
+        if let (Some(picture), Some(path)) = (picture, path) {
+            picture.draw(&path, None)?;
+        }
+        Ok(report)
+    }
+
     /// Opens a bond for the test alone.
-    async fn over_own_bond(self, interrupt: &mut Interrupt) -> Result<Report, Failure> {
+    async fn over_own_bond(
+        self,
+        interrupt: &mut Interrupt,
+        file: Option<RecordFile>,
+    ) -> Result<Report, Failure> {
         let direction = self.direction;
         let test = Test {
             sender: Sender::Asker,
@@ -109,6 +148,8 @@ impl Speed {
         let session = Session::new(self.peer.plan(self.peer.destination(None)?)?)?;
         let start = Instant::now();
         let dialled = session.dial()?;
+        let stop = interrupt.stop();
+        let recording = file.map(|file| BondRecording::start(file, "speed", &dialled.bond, stop));
         let work = async {
             dialled.first_link().await?;
             let (show, startup) = (Show::new(test.omit), start.elapsed());
@@ -119,6 +160,9 @@ impl Speed {
                 .map_err(|error| failure(&dialled.bond, &error))
         };
         let result = interrupt.or(work).await;
+        if let Some(recording) = recording {
+            recording.end().await;
+        }
         dialled.close().await;
         session.ended().await;
         result

@@ -1,6 +1,7 @@
 //! The sections of the file, as serde has them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(super) struct Document {
     pub(super) peers: Option<PathBuf>,
     pub(super) control: Option<String>,
     pub(super) record: Option<PathBuf>,
+    pub(super) metrics: Option<Text<SocketAddr>>,
     pub(super) drain_seconds: Option<DrainSeconds>,
     pub(super) listen: Option<Spanned<ListenEntry>>,
     #[serde(default)]

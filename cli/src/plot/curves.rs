@@ -22,6 +22,8 @@ pub(super) struct Curve {
     bond: u64,
     pub(super) name: String,
     id: Option<u32>,
+    /// The number of a link that has taken its place, until a sample tells of it.
+    successor: Option<u32>,
     pub(super) points: Vec<Point>,
     /// Since when it was in which state.
     pub(super) changes: Vec<(f64, State)>,
@@ -157,8 +159,13 @@ impl Curves {
         // One that joins is not known by its number yet; one that went was, so its end is no news of another one's.
         let joins = state == State::Active || state == State::Joining;
         let first = of_name().find(|(_, link)| joins && link.state() == State::Gone);
-        if let Some((place, _)) = exact.or(first) {
-            self.links[place].change(event.seconds, state);
+        if let Some((place, link)) = exact.or(first) {
+            // What was replaced before it went is not missed.
+            if state != State::Gone || link.successor.is_none() {
+                self.links[place].change(event.seconds, state);
+            }
+        } else if let Some((place, _)) = of_name().find(|_| state == State::Active) {
+            self.links[place].successor = event.id;
         }
     }
 
@@ -188,7 +195,16 @@ impl Curves {
 
 impl Curve {
     fn new(bond: u64, name: String) -> Self {
-        Self { bond, name, id: None, points: Vec::new(), changes: Vec::new(), base: (0, 0), met: false }
+        Self {
+            bond,
+            name,
+            id: None,
+            successor: None,
+            points: Vec::new(),
+            changes: Vec::new(),
+            base: (0, 0),
+            met: false,
+        }
     }
 
     /// What the link is called beside those of other bonds.
@@ -218,6 +234,7 @@ impl Curve {
             rtt_ms: link.rtt_ms.filter(|_| is_there).map(|rtt| rtt.clamp(0.0, 1e9)),
             in_flight_bytes: is_there.then_some(link.in_flight_bytes as f64),
         });
+        self.successor = None;
         (self.id, self.base) = (link.id, (link.sent_bytes, link.received_bytes));
         self.change(to, if counts { State::of(&link.state) } else { State::Gone });
     }
@@ -308,6 +325,9 @@ mod tests {
         curves.handle_event(&event(1.3, 1, "active"));
         curves.handle_event(&event(1.4, 9, "closed"));
         curves.handle_event(&Event::default());
+        // One that was replaced before it went is there all the time.
+        curves.handle_event(&event(1.5, 7, "active"));
+        curves.handle_event(&event(1.5, 0, "closed"));
         assert_eq!(curves.links.len(), 2);
         assert_eq!((rates(&curves.links[0]), rates(&curves.links[1])), (vec![0.0, 10.0], vec![0.0, 20.0]));
         assert_eq!(curves.links[0].changes.len(), 1);

@@ -16,7 +16,7 @@ const LANE_HEIGHT: u32 = 36;
 const KEY_HEIGHT: u32 = 26;
 const PANEL_HEIGHT: u32 = 180;
 const AXIS_HEIGHT: u32 = 42;
-const LEFT: u32 = 70;
+const LEFT: u32 = 60;
 const RIGHT: u32 = 20;
 const MARKER: i32 = 4;
 const FONT: &str = "sans-serif";
@@ -231,7 +231,7 @@ fn panels(curves: &Curves) -> [Panel; 4] {
 impl Panel {
     fn draw(&self, area: &Canvas<'_>, curves: &Curves, axis_height: u32) -> Drawn {
         let mut chart = ChartBuilder::on(area)
-            .margin_top(12)
+            .margin_top(18)
             .margin_right(RIGHT)
             .set_label_area_size(LabelAreaPosition::Left, LEFT)
             .set_label_area_size(LabelAreaPosition::Bottom, axis_height)
@@ -244,8 +244,7 @@ impl Panel {
             .y_labels(5)
             .x_label_formatter(&seconds)
             .y_label_formatter(&value)
-            .label_style((FONT, 13))
-            .y_desc(format!("{}, {}", self.name, self.scale.unit));
+            .label_style((FONT, 13));
         if axis_height > 0 {
             mesh.x_desc("seconds since the start of the recording");
         }
@@ -254,9 +253,10 @@ impl Panel {
         if let Some(total) = &self.total {
             let points = total.iter().map(|(at, rate)| (*at, self.scale.value(*rate)));
             chart.draw_series(LineSeries::new(points, BLACK.mix(0.35).stroke_width(1)))?;
-            let words = Text::new("thin line: all links", (LEFT as i32 + 8, 14), (FONT, 12).into_font());
-            area.draw(&words)?;
         }
+        let sum = if self.total.is_some() { " (thin line: all links)" } else { "" };
+        let words = format!("{}, {}{sum}", self.name, self.scale.unit);
+        area.draw(&Text::new(words, (LEFT as i32 + 8, 0), (FONT, 13).into_font()))?;
         for (place, link) in curves.links.iter().enumerate() {
             self.curve(&mut chart, area, place, link, curves)?;
         }

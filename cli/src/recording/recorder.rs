@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bondwire::Bond;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
@@ -13,8 +14,36 @@ use super::file::{Handed, Lines, RecordFile};
 use super::format::{Header, Line, VERSION};
 use super::limits::{LAST_LINES_TIMEOUT, SAMPLE_INTERVAL, SAMPLE_SHARE};
 use crate::control::history::{self, Entry};
-use crate::control::program::{Look, Program};
+use crate::control::program::{Look, Program, Registered};
+use crate::events;
 use crate::output::rounded;
+use crate::signals::Stop;
+
+/// The recording of one bond, for a command that has no control socket.
+pub(crate) struct BondRecording {
+    recording: Recording,
+    events: JoinHandle<()>,
+    registered: Registered,
+}
+
+impl BondRecording {
+    /// Begins to record `bond` into `file`.
+    pub(crate) fn start(file: RecordFile, command: &'static str, bond: &Bond, stop: Stop) -> Self {
+        let program = Program::new(command.to_owned(), command, stop);
+        let registered = program.register(bond.clone(), Box::new(|| None), None);
+        let recording = Recording::start(file, &program);
+        let bond = bond.clone();
+        let events = tokio::spawn(async move { events::keep(&bond).await });
+        Self { recording, events, registered }
+    }
+
+    /// Writes a last sample, and waits until all is written or the file has had its time.
+    pub(crate) async fn end(self) {
+        self.recording.end().await;
+        self.events.abort();
+        drop(self.registered);
+    }
+}
 
 /// A recording that goes on.
 pub(crate) struct Recording {

@@ -16,12 +16,16 @@ mod measure;
 #[cfg(target_os = "linux")]
 mod media;
 #[cfg(target_os = "linux")]
+mod metrics;
+#[cfg(target_os = "linux")]
 mod monitor;
 mod pair;
 mod pairing;
 mod peers;
 #[cfg(unix)]
 mod pipe;
+#[cfg(target_os = "linux")]
+mod plot;
 #[cfg(target_os = "linux")]
 mod readme;
 #[cfg(target_os = "linux")]

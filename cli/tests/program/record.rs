@@ -29,6 +29,8 @@ pub(crate) struct Cut {
     pub(crate) cut: String,
     pub(crate) relay: Relay,
     pub(crate) download: Download,
+    /// Where its metrics are, if they are served.
+    pub(crate) metrics: Option<SocketAddr>,
     _server: User,
     _listening: Running,
 }
@@ -49,10 +51,21 @@ impl Cut {
         let arguments: Vec<_> = own.into_iter().chain(further.iter().map(String::as_str)).collect();
         let connecting = client.start(&arguments);
         let local = address_behind("forwarding ", &connecting.wait_for("forwarding 127.0.0.1:"));
+        let serves = arguments.iter().any(|argument| argument.starts_with("--metrics"));
+        let metrics = serves.then(|| crate::metrics::address(&connecting));
         let download = Download::start(local);
         let (steady, cut) = (format!("tcp {address}"), format!("tcp {}", relay.address));
-        let cut =
-            Self { client, connecting, steady, cut, relay, download, _server: server, _listening: listening };
+        let cut = Self {
+            client,
+            connecting,
+            steady,
+            cut,
+            relay,
+            download,
+            metrics,
+            _server: server,
+            _listening: listening,
+        };
         wait_for(&cut.client, |status| cut.state(status, &cut.steady) == "active");
         wait_for(&cut.client, |status| cut.state(status, &cut.cut) == "active");
         cut
