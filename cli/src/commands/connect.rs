@@ -35,6 +35,10 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Arguments of `bondwire connect`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  bondwire connect server -L 8080:localhost:80            port 8080 here is port 80 there, over all paths to it
+  bondwire connect server -D 1080 --record today          `bondwire plot today -o today.svg` draws what each link did
+  bondwire connect server -D 1080 --metrics               for Prometheus: http://127.0.0.1:7701/metrics")]
 pub(crate) struct Connect {
     #[command(flatten)]
     peer: PeerOptions,

@@ -23,6 +23,9 @@ use crate::{addresses, keys, output};
 
 /// Arguments of `bondwire listen`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  bondwire listen 'tcp:*' --pair                          prints the command for the other end
+  bondwire listen 'tcp:*' --record today --metrics=127.0.0.1:9000")]
 pub(crate) struct Listen {
     /// Where to take links: tcp:HOST[:PORT][,key=value...] (tcp:* is every address of this host), stdio: or exec:COMMAND
     #[arg(value_name = "LINK", required = true)]

@@ -33,6 +33,10 @@ const TICK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `bondwire speed`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  bondwire speed server                                  over the bond that runs to that peer, or one of its own
+  bondwire speed server --direction both --streams 4
+  bondwire speed tcp:192.168.1.5:7700 --peer PUBKEY --plot speed.svg    and a picture of what each link did")]
 pub(crate) struct Speed {
     #[command(flatten)]
     peer: PeerOptions,

@@ -222,7 +222,7 @@ fn link_labels(bond: &BondStatus, name: String, link: &LinkStatus) -> Labels {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     fn link(id: Option<u32>, name: &str, state: &str) -> LinkStatus {
@@ -237,7 +237,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::metrics) fn status() -> Status {
+    fn status() -> Status {
         let links = vec![
             link(Some(0), "tcp \"a\"\nb\\", "active"),
             link(Some(1), "tcp x", "closed"),
