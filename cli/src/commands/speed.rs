@@ -1,12 +1,13 @@
 //! `bondwire speed`
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bondwire::Bond;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
 
 #[cfg(unix)]
 use crate::control::client::{self, ClientError};
@@ -18,6 +19,8 @@ use crate::observers::RecordOption;
 use crate::options::PeerOptions;
 use crate::output;
 use crate::plot::{Picture, parse_picture};
+#[cfg(unix)]
+use crate::recording::RemoteRecording;
 use crate::recording::{BondRecording, RecordFile};
 use crate::service::Refusal;
 use crate::session::{self, Session};
@@ -65,26 +68,25 @@ pub(crate) struct Speed {
 impl Speed {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
         let (json, direction) = (self.json, self.direction);
-        let report = match self.over_running_bond(&mut interrupt).await? {
+        let recorded = Recorded::prepare(&self)?;
+        let mut file = recorded.file().await?;
+        let report = match self.over_running_bond(&mut interrupt, &mut file).await? {
             Some(report) => report,
-            None => Box::pin(self.record_own_bond(&mut interrupt)).await?,
+            None => Box::pin(self.over_own_bond(&mut interrupt, file)).await?,
         };
+        recorded.draw()?;
         if json { output::json(&report) } else { output::text(&report.text(direction.word())) }
     }
 
     /// Has the bond measured that a running `connect` has to the peer, if one does.
     #[cfg(unix)]
-    async fn over_running_bond(&self, interrupt: &mut Interrupt) -> Result<Option<Report>, Failure> {
+    async fn over_running_bond(
+        &self,
+        interrupt: &mut Interrupt,
+        file: &mut Option<RecordFile>,
+    ) -> Result<Option<Report>, Failure> {
         let Some(name) = self.peer.only_name() else { return Ok(None) };
         let Some((mut client, bond)) = client::connecting_to(name.as_str()).await? else { return Ok(None) };
-        if self.plot.is_some() || self.record.named().is_some() {
-            let message = format!(
-                "the bond to {} runs in another process (pid {}), so this one cannot record it; record there, with \
-                 `connect --record FILE`, and draw that with `bondwire plot`",
-                client.hello.name, client.hello.pid
-            );
-            return Err(Failure::new(Exit::Usage, message));
-        }
         let progress = spinner();
         progress.set_message(format!(
             "measuring over the bond of {} (pid {})",
@@ -98,13 +100,21 @@ impl Speed {
             direction: self.direction,
             streams: self.streams,
         });
+        let hello = client.hello.clone();
         let asked = async {
             client.ask(&command).await.map_err(|error| match error {
                 ClientError::Command(why) if why.code == "failed" => Failure::new(Exit::BondLost, why),
                 error => error.into(),
             })
         };
+        let recording = match file.take() {
+            Some(file) => Some(RemoteRecording::start(file, &hello, bond).await?),
+            None => None,
+        };
         let measured = interrupt.or(asked).await;
+        if let Some(recording) = recording {
+            recording.end().await;
+        }
         progress.finish_and_clear();
         let read = |report| serde_json::from_value(report);
         read(measured?).map(Some).map_err(|error| {
@@ -114,26 +124,12 @@ impl Speed {
 
     /// Control sockets are Unix ones.
     #[cfg(not(unix))]
-    async fn over_running_bond(&self, _: &mut Interrupt) -> Result<Option<Report>, Failure> {
+    async fn over_running_bond(
+        &self,
+        _: &mut Interrupt,
+        _: &mut Option<RecordFile>,
+    ) -> Result<Option<Report>, Failure> {
         Ok(None)
-    }
-
-    /// The test over a bond of its own, and the picture of it.
-    async fn record_own_bond(self, interrupt: &mut Interrupt) -> Result<Report, Failure> {
-        let cannot = |error| Failure::configuration(format!("cannot make a file to record to: {error}"));
-        let (picture, named) = (self.plot.clone(), self.record.named().map(Path::to_owned));
-        // A picture alone needs a recording, too, which goes with this folder.
-        let folder = picture.as_ref().map(|_| tempfile::tempdir().map_err(cannot)).transpose()?;
-        let path = named.or_else(|| folder.as_ref().map(|folder| folder.path().join("record")));
-        let file = match &path {
-            Some(path) => Some(RecordFile::create(path).await?),
-            None => None,
-        };
-        let report = self.over_own_bond(interrupt, file).await?;
-        if let (Some(picture), Some(path)) = (picture, path) {
-            picture.draw(&path, None)?;
-        }
-        Ok(report)
     }
 
     /// Opens a bond for the test alone.
@@ -170,6 +166,38 @@ impl Speed {
         dialled.close().await;
         session.ended().await;
         result
+    }
+}
+
+/// What is kept of a test: a recording, and a picture of it.
+struct Recorded {
+    path: Option<PathBuf>,
+    picture: Option<Picture>,
+    /// A picture alone needs a recording, too, which goes with this folder.
+    _folder: Option<TempDir>,
+}
+
+impl Recorded {
+    fn prepare(speed: &Speed) -> Result<Self, Failure> {
+        let cannot = |error| Failure::configuration(format!("cannot make a file to record to: {error}"));
+        let (picture, named) = (speed.plot.clone(), speed.record.named().map(Path::to_owned));
+        let folder = picture.as_ref().map(|_| tempfile::tempdir().map_err(cannot)).transpose()?;
+        let path = named.or_else(|| folder.as_ref().map(|folder| folder.path().join("record")));
+        Ok(Self { path, picture, _folder: folder })
+    }
+
+    async fn file(&self) -> Result<Option<RecordFile>, Failure> {
+        match &self.path {
+            Some(path) => RecordFile::create(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn draw(&self) -> Result<(), Failure> {
+        match (&self.picture, &self.path) {
+            (Some(picture), Some(path)) => picture.draw(path, None),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ const WIDTH: u32 = 1000;
 const TITLE_HEIGHT: u32 = 30;
 const LANE_HEIGHT: u32 = 36;
 const KEY_HEIGHT: u32 = 26;
-const PANEL_HEIGHT: u32 = 180;
+const PANEL_HEIGHT: u32 = 186;
 const AXIS_HEIGHT: u32 = 42;
 const LEFT: u32 = 60;
 const RIGHT: u32 = 20;
@@ -231,7 +231,7 @@ fn panels(curves: &Curves) -> [Panel; 4] {
 impl Panel {
     fn draw(&self, area: &Canvas<'_>, curves: &Curves, axis_height: u32) -> Drawn {
         let mut chart = ChartBuilder::on(area)
-            .margin_top(18)
+            .margin_top(26)
             .margin_right(RIGHT)
             .set_label_area_size(LabelAreaPosition::Left, LEFT)
             .set_label_area_size(LabelAreaPosition::Bottom, axis_height)
@@ -256,7 +256,7 @@ impl Panel {
         }
         let sum = if self.total.is_some() { " (thin line: all links)" } else { "" };
         let words = format!("{}, {}{sum}", self.name, self.scale.unit);
-        area.draw(&Text::new(words, (LEFT as i32 + 8, 0), (FONT, 13).into_font()))?;
+        area.draw(&Text::new(words, (LEFT as i32 + 8, 8), (FONT, 13).into_font()))?;
         for (place, link) in curves.links.iter().enumerate() {
             self.curve(&mut chart, area, place, link, curves)?;
         }

@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Time between two samples: short enough to see a fail-over, which takes some 50 ms, as a gap; a look at the counters costs
 /// some microseconds.
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// The same of a bond in another process: what it takes to answer.
+#[cfg(unix)]
+pub(super) const REMOTE_INTERVAL: Duration = Duration::from_millis(200);
+/// Samples and messages of another process that wait to be written.
+#[cfg(unix)]
+pub(super) const NEWS_QUEUE_MAX: usize = 64;
 /// A sample takes at most the inverse of this share of one processor's time: with hundreds of bonds they become rarer.
 pub(super) const SAMPLE_SHARE: u32 = 50;
 /// Bytes that wait for a slow file: some seconds' worth. What comes after them is left out.

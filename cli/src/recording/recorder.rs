@@ -1,20 +1,22 @@
 //! Samples at a fixed interval and messages as they come, from where `status` and `events` have them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use bondwire::Bond;
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::file::{Handed, Lines, RecordFile};
 use super::format::{Header, Line, VERSION};
 use super::limits::{LAST_LINES_TIMEOUT, SAMPLE_INTERVAL, SAMPLE_SHARE};
 use crate::control::history::{self, Entry};
 use crate::control::program::{Look, Program, Registered};
+use crate::control::status::BondStatus;
 use crate::events;
 use crate::output::rounded;
 use crate::signals::Stop;
@@ -58,14 +60,9 @@ impl Recording {
         program.set_recording(Box::new(lines.look()));
         let history = program.history();
         let (_, news) = history.listen(history.last_number());
-        let look = program.look();
-        let recorder = Recorder {
-            program: Arc::clone(program),
-            started: Instant::now(),
-            lines,
-            look,
-            warned_of_gaps: false,
-        };
+        let about = (program.name(), program.command(), std::process::id());
+        let sink = Sink::start(lines, about, SAMPLE_INTERVAL);
+        let recorder = Recorder { program: Arc::clone(program), look: program.look(), sink };
         let (end, ended) = oneshot::channel();
         Self { task: tokio::spawn(recorder.run(news, ended)), end }
     }
@@ -80,74 +77,90 @@ impl Recording {
 
 struct Recorder {
     program: Arc<Program>,
-    started: Instant,
-    lines: Lines,
     /// The look at the last sample.
     look: Look,
-    warned_of_gaps: bool,
+    sink: Sink,
 }
 
 impl Recorder {
     async fn run(mut self, mut news: broadcast::Receiver<Entry>, mut ended: oneshot::Receiver<()>) {
-        tracing::info!("recording to {}", self.lines.path().display());
-        let header = Header {
-            version: VERSION,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            name: self.program.name().to_owned(),
-            command: self.program.command().to_owned(),
-            pid: std::process::id(),
-            started: history::now(),
-            interval_ms: SAMPLE_INTERVAL.as_millis().try_into().unwrap_or(u64::MAX),
-        };
-        let mut goes_on = self.write(&Line::BondwireRecording(header));
-        let mut next = tokio::time::Instant::now();
+        let (mut goes_on, mut next) = (true, Instant::now());
         while goes_on {
             goes_on = tokio::select! {
                 biased;
                 _ = &mut ended => break,
                 () = sleep_until(next) => {
-                    let began = tokio::time::Instant::now();
+                    let began = Instant::now();
                     let goes_on = self.sample();
                     next = began + SAMPLE_INTERVAL.max(began.elapsed() * SAMPLE_SHARE);
                     goes_on
                 }
                 heard = news.recv() => match heard {
-                    Ok(entry) => self.event(&entry),
-                    Err(RecvError::Lagged(count)) => {
-                        self.lines.skip(count);
-                        self.warn_of_gaps();
-                        true
-                    }
+                    Ok(entry) => self.sink.event(&json!(entry)),
+                    Err(RecvError::Lagged(count)) => self.sink.miss(count),
                     Err(RecvError::Closed) => false,
                 },
             };
         }
         while let Ok(entry) = news.try_recv() {
-            self.event(&entry);
+            self.sink.event(&json!(entry));
         }
         self.sample();
-        let (seconds, skipped_lines) = (self.seconds(), self.lines.skipped_lines());
-        self.write(&Line::End { seconds, skipped_lines });
-        self.finish().await;
+        self.sink.finish().await;
+    }
+
+    fn sample(&mut self) -> bool {
+        let status = self.program.status_since(&self.look);
+        self.look = self.program.look();
+        self.sink.sample(&status.bonds)
+    }
+}
+
+/// Where samples and messages become lines. Each answer says whether there is any use in more.
+pub(super) struct Sink {
+    lines: Lines,
+    started: Instant,
+    warned_of_gaps: bool,
+}
+
+impl Sink {
+    /// Begins with the header: the command's name, kind and process, and the time between samples.
+    pub(super) fn start(lines: Lines, (name, command, pid): (&str, &str, u32), interval: Duration) -> Self {
+        tracing::info!("recording to {}", lines.path().display());
+        let mut sink = Self { lines, started: Instant::now(), warned_of_gaps: false };
+        sink.write(&Line::BondwireRecording(Header {
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            name: name.to_owned(),
+            command: command.to_owned(),
+            pid,
+            started: history::now(),
+            interval_ms: interval.as_millis().try_into().unwrap_or(u64::MAX),
+        }));
+        sink
     }
 
     fn seconds(&self) -> f64 {
         rounded(self.started.elapsed().as_secs_f64())
     }
 
-    fn sample(&mut self) -> bool {
-        let status = self.program.status_since(&self.look);
-        self.look = self.program.look();
+    pub(super) fn sample(&mut self, bonds: &[BondStatus]) -> bool {
         let (seconds, skipped_lines) = (self.seconds(), self.lines.skipped_lines());
-        self.write(&Line::Sample { seconds, skipped_lines, bonds: &status.bonds })
+        self.write(&Line::Sample { seconds, skipped_lines, bonds })
     }
 
-    fn event(&mut self, entry: &Entry) -> bool {
+    pub(super) fn event(&mut self, entry: &Value) -> bool {
         let seconds = self.seconds();
         self.write(&Line::Event { seconds, entry })
     }
 
-    /// Hands a line over; answers whether there is any use in more.
+    /// Counts messages that came too fast.
+    pub(super) fn miss(&mut self, count: u64) -> bool {
+        self.lines.skip(count);
+        self.warn_of_gaps();
+        self.lines.ended().is_none()
+    }
+
     fn write(&mut self, line: &Line<'_>) -> bool {
         match self.lines.hand(line.bytes()) {
             Handed::Over => true,
@@ -168,8 +181,10 @@ impl Recorder {
         }
     }
 
-    /// Says why it is over, if that is not the end of the command.
-    async fn finish(self) {
+    /// Writes the last line, and says what of the recording is missing.
+    pub(super) async fn finish(mut self) {
+        let (seconds, skipped_lines) = (self.seconds(), self.lines.skipped_lines());
+        self.write(&Line::End { seconds, skipped_lines });
         let path = self.lines.path().to_owned();
         let why = match self.lines.ended() {
             Some(why) => Some(why.to_owned()),

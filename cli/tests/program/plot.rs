@@ -116,6 +116,24 @@ fn a_speed_test_and_the_demo_are_drawn() {
     let svg = fs::read_to_string(&picture).unwrap();
     let name = link.replacen(':', " ", 1);
     assert_eq!(words(&svg).iter().filter(|word| **word == name).count(), 2, "{:?}", words(&svg));
+    // Over the bond that runs in another process.
+    let connecting = client.start(&["connect", &link, &link, "--peer", &key, "--control", "running"]);
+    connecting.wait_for("connected to ");
+    fs::remove_file(&picture).unwrap();
+    let record = client.home().join("running");
+    let record = record.to_str().unwrap();
+    let measure = ["speed", "running", "--seconds", "1", "--omit", "0", "--plot", at, "--record", record];
+    client.run(&measure).assert_code(0);
+    let svg = fs::read_to_string(&picture).unwrap();
+    assert!(
+        words(&svg).iter().any(|word| word.starts_with("bondwire connect (running), from ")),
+        "{:?}",
+        words(&svg)
+    );
+    assert_eq!(words(&svg).iter().filter(|word| **word == name).count(), 2, "{:?}", words(&svg));
+    assert!(fs::read_to_string(record).unwrap().contains("{\"end\":"));
+    drop(connecting);
+
     let wrong = client.run(&["speed", &link, "--peer", &key, "--plot", "x.pdf"]).assert_code(2);
     assert!(wrong.error_line().contains("has to end in .svg or .html"), "{}", wrong.stderr);
 

@@ -16,6 +16,7 @@ use crate::download::{Download, endless_server};
 use crate::pair::{Pair, address_behind};
 use crate::relay::{Path, Relay};
 use crate::tools::{able, run};
+use crate::up::write_config;
 use crate::user::{PATIENCE, PROGRAM, Running, User};
 
 /// Time between two looks at a file.
@@ -259,4 +260,36 @@ fn only_recordings_are_written_over_and_kept_once() {
     );
     let piped = user.run(&["connect", "server", "-W", "a:1", "--record", "x"]).assert_code(2);
     assert!(piped.error_line().contains("cannot be used with"), "{}", piped.stderr);
+}
+
+#[test]
+fn a_service_does_as_its_file_says() {
+    let (server, client) = (User::new(), User::new());
+    let (_listening, link) = server.listen(&["--allow", &client.public_key()]);
+    let (key, record) = (server.public_key(), client.home().join("record"));
+    let at = record.to_str().unwrap();
+    let connect =
+        ["connect", &link, "--peer", &key, "--record", at, "--metrics=127.0.0.1:0", "--print-config"];
+    let text = client.run(&connect).assert_code(0).stdout;
+    assert!(
+        text.contains(&format!("\nrecord = \"{at}\"\n")) && text.contains("\nmetrics = \"127.0.0.1:0\"\n"),
+        "{text}"
+    );
+    let config = write_config(&client, "client.toml", &text);
+    let running = client.start(&["up", config.to_str().unwrap()]);
+    let metrics = crate::metrics::address(&running);
+    running.wait_for("connected to ");
+    assert!(crate::metrics::scrape(metrics).contains("\nbondwire_bonds 1.0\n"));
+    write_config(&client, "client.toml", &text.replace("record = ", "# record = "));
+    running.signal(Signal::HUP);
+    running.wait_for("record or metrics cannot change while the service runs; restart it");
+    wait_for_growth(&record, 3000);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(0);
+    let lines = lines(&record);
+    assert_eq!(lines[0]["bondwire_recording"]["command"], "up");
+    assert_eq!(lines.last().unwrap()["end"]["skipped_lines"], 0);
+    let wrong = write_config(&client, "wrong.toml", "metrics = \"here\"\n[listen]\nlinks = [\"tcp:*\"]\n");
+    let faulty = client.run(&["check", wrong.to_str().unwrap()]).assert_code(3);
+    assert!(faulty.error_line().contains("wrong.toml:1:"), "{}", faulty.stderr);
 }
