@@ -20,6 +20,7 @@ mod log_level;
 #[cfg(unix)]
 mod monitor;
 mod peers;
+mod plot;
 mod pubkey;
 #[cfg(unix)]
 mod report;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Report(report::Report),
     /// Measure a bond, the running one where there is one: how much arrives, verified, and over which links
     Speed(speed::Speed),
+    /// Draw a recording: rates, round trips and bytes in flight of each link, and what happened to it
+    Plot(plot::Plot),
     /// List the remembered peers, forget or rename one
     Peers(peers::PeersCommand),
     /// List what links can be made of here (USB devices, gadget controllers, serial ports): usable or not, and why
@@ -113,6 +116,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Peers(command) => command.run(),
+        Command::Plot(command) => command.run(),
         Command::Devices(command) => command.run().await,
         #[cfg(target_os = "linux")]
         Command::Gadget(command) => command.run(),

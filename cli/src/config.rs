@@ -24,6 +24,7 @@ use crate::failure::{Exit, Failure};
 use crate::forward::spec::ForwardOption;
 use crate::link_spec::LinkSpec;
 use crate::listening::ListenPlan;
+use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, PeerProof};
 use crate::peers::{PeerName, PeersFile};
 use crate::session::SessionPlan;
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) peers_file: PeersFile,
     /// Name for `bondwire status` and the like; without one that of the file.
     pub(crate) control: Option<String>,
+    /// Who looks on while it runs.
+    pub(crate) observers: ObserverOptions,
     /// Time in which connections may end by themselves after SIGTERM.
     pub(crate) drain: Duration,
     pub(crate) listen: Option<ListenConfig>,

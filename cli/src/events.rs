@@ -6,8 +6,17 @@ use bondwire::{Bond, BondEvent, Change, EventsError, LinkId, LinkState};
 
 use crate::output;
 
+/// Keeps the events of `bond` until it ends, for a recording: a command that prints a result logs none of them.
+pub(crate) async fn keep(bond: &Bond) {
+    follow(bond, "", true).await;
+}
+
 /// Logs the events of `bond` until it ends; `about` stands before each line, and may be empty.
 pub(crate) async fn log(bond: &Bond, about: &str) {
+    follow(bond, about, false).await;
+}
+
+async fn follow(bond: &Bond, about: &str, is_quiet: bool) {
     let mut events = bond.events();
     // Links that came up before anybody listened; their events may still be on the way.
     let mut up = BTreeSet::new();
@@ -22,9 +31,11 @@ pub(crate) async fn log(bond: &Bond, about: &str) {
                 up.remove(&id);
                 let line = format!("{about}{}", link_line(id, &name, to, &why));
                 match to {
-                    LinkState::Suspect => tracing::warn!(link = %name, state = %to, "{line}"),
-                    LinkState::Joining => tracing::debug!(link = %name, state = %to, "{line}"),
-                    _ => tracing::info!(link = %name, state = %to, "{line}"),
+                    LinkState::Suspect if !is_quiet => {
+                        tracing::warn!(id = id.0, link = %name, state = %to, "{line}");
+                    }
+                    LinkState::Joining => tracing::debug!(id = id.0, link = %name, state = %to, "{line}"),
+                    _ => tracing::info!(id = id.0, link = %name, state = %to, "{line}"),
                 }
             }
             // Its links go with it; that needs no lines.

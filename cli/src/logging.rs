@@ -85,7 +85,7 @@ pub(crate) enum LevelError {
 }
 
 /// Fields that scripts find in `bondwire events --json`; the text says the same.
-const FIELDS_OF_EVENTS: [&str; 2] = ["link", "state"];
+const FIELDS_OF_EVENTS: [&str; 3] = ["id", "link", "state"];
 
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     match field.name() {

@@ -30,14 +30,18 @@ mod links;
 mod listening;
 mod logging;
 mod medium;
+mod metrics;
 #[cfg(unix)]
 mod monitor;
+mod observers;
 mod options;
 mod output;
 mod pairing;
 mod peers;
 mod permissions;
+mod plot;
 mod quota;
+mod recording;
 mod service;
 mod session;
 mod signals;

@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::forward::address::Address;
 use crate::forward::drain::Drain;
 use crate::keys;
+use crate::observers::Observers;
 use crate::peers::PeerName;
 use crate::signals::{Interrupt, Reloads};
 
@@ -38,6 +39,7 @@ pub(crate) struct Service {
     config: Config,
     identity: Identity,
     control: Control,
+    observers: Observers,
     manager: Manager,
     drain: Drain,
     listener: Option<RunningListener>,
@@ -55,13 +57,16 @@ impl Service {
         let identity = config.identity()?;
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let name = control.or_else(|| config.control.clone()).unwrap_or_else(stem);
+        let observers = config.observers.open().await?;
         let control = Control::open(&ControlOption::named(name), None, "up", interrupt.stop()).await?;
+        let observers = observers.start(control.program());
         tracing::info!("public key of this host: {}", keys::public_key_text(&identity.public_key()));
         let mut service = Self {
             path,
             config,
             identity,
             control,
+            observers,
             manager: Manager::from_environment(),
             drain: Drain::default(),
             listener: None,
@@ -169,6 +174,7 @@ impl Service {
             ends.spawn(listener.end(patience));
         }
         ends.join_all().await;
+        self.observers.end().await;
         self.control.close().await;
     }
 
@@ -222,6 +228,9 @@ impl Service {
         }
         if new.control != self.config.control {
             return restart("control");
+        }
+        if new.observers != self.config.observers {
+            return restart("record or metrics");
         }
         match (&self.config.listen, &new.listen) {
             (Some(old), Some(new)) if !old.is_compatible(new) => {

@@ -17,6 +17,7 @@ use crate::forward::pipe;
 use crate::forward::spec::{Forward, ForwardOption, PipeForward, SocksForward};
 use crate::forward::table::LocalEnd;
 use crate::logging::Quietness;
+use crate::observers::ObserverOptions;
 use crate::options::PeerOptions;
 use crate::pairing::{Invitation, parse_invitation};
 use crate::peers::{NewPeer, PeerName, PeersFile, WantedName};
@@ -34,6 +35,10 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Arguments of `bondwire connect`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  bondwire connect server -L 8080:localhost:80            port 8080 here is port 80 there, over all paths to it
+  bondwire connect server -D 1080 --record today          `bondwire plot today -o today.svg` draws what each link did
+  bondwire connect server -D 1080 --metrics               for Prometheus: http://127.0.0.1:7701/metrics")]
 pub(crate) struct Connect {
     #[command(flatten)]
     peer: PeerOptions,
@@ -54,10 +59,12 @@ pub(crate) struct Connect {
     #[arg(short = 'D', value_name = "[BIND:]PORT")]
     socks: Vec<SocksForward>,
     /// Forward standard input and output to a target at the peer's side, and end with it: host:port or a /path
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks", "record", "metrics"])]
     pipe: Option<PipeForward>,
     #[command(flatten)]
     control: ControlOption,
+    #[command(flatten)]
+    observers: ObserverOptions,
     /// Print the configuration file with which `bondwire up` does the same, and end
     #[arg(long, conflicts_with_all = ["pair", "name", "pipe"])]
     print_config: bool,
@@ -86,6 +93,7 @@ impl Connect {
             session.ended().await;
             return ended;
         }
+        let observers = self.observers.open().await?;
         let mut ends = Vec::new();
         for forward in self.local {
             ends.push(LocalEnd::forward(forward).await?);
@@ -100,11 +108,13 @@ impl Connect {
         };
         let session = Arc::new(session);
         let program = Arc::clone(control.program());
+        let observers = observers.start(&program);
         let mut connecting =
             Connecting::start(Arc::clone(&session), program, naming.clone(), Drain::default())?;
         let running = Running { session: &session, introduction: &introduction, naming: &naming };
         let ended = running.run(&mut connecting, ends, self.remote, &mut interrupt).await;
         connecting.end().await;
+        observers.end().await;
         control.close().await;
         ended
     }
@@ -135,7 +145,12 @@ impl Connect {
             paths: &self.peer.discovery.paths(),
             forwards: &local.chain(remote).chain(socks).collect::<Vec<_>>(),
         };
-        Config::print(&text.file(&General::of(&self.peer.key, &self.peer.peers, &self.control)?))
+        Config::print(&text.file(&General::of(
+            &self.peer.key,
+            &self.peer.peers,
+            &self.control,
+            &self.observers,
+        )?))
     }
 }
 

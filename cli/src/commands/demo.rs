@@ -19,10 +19,12 @@ use crate::demo::stage::Stage;
 use crate::demo::traffic::{self, Arrivals, TrafficError};
 use crate::failure::{Exit, Failure};
 use crate::links::{LinkRow, LinkTally};
+use crate::observers::RecordOption;
 use crate::output::{self, rounded};
+use crate::recording::{BondRecording, RecordFile};
 use crate::service::close_code;
 use crate::session;
-use crate::signals::Interrupt;
+use crate::signals::{Interrupt, Stop};
 
 /// How often the picture on the terminal changes.
 const FRAME_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,18 +42,26 @@ pub(crate) struct Demo {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    record: RecordOption,
 }
 
 impl Demo {
     pub(crate) async fn run(self, mut interrupt: Interrupt) -> Result<(), Failure> {
-        let report = interrupt.or(show(Duration::from_secs(self.seconds))).await?;
+        let file = match self.record.named() {
+            Some(path) => Some(RecordFile::create(path).await?),
+            None => None,
+        };
+        let stop = interrupt.stop();
+        let report = interrupt.or(Box::pin(show(Duration::from_secs(self.seconds), file, stop))).await?;
         if self.json { output::json(&report) } else { output::text(&report.text()) }
     }
 }
 
 /// Runs the demo, and closes its bond.
-async fn show(length: Duration) -> Result<Report, Failure> {
+async fn show(length: Duration, file: Option<RecordFile>, stop: Stop) -> Result<Report, Failure> {
     let stage = Stage::set().await?;
+    let recording = file.map(|file| BondRecording::start(file, "demo", &stage.near, stop));
     let to_far = stage.near.open_stream(Class::Bulk).await.map_err(broken)?;
     let to_near = stage.far.open_stream(Class::Bulk).await.map_err(broken)?;
     let start = Instant::now();
@@ -83,6 +93,9 @@ async fn show(length: Duration) -> Result<Report, Failure> {
         })??,
     };
     let report = play.report(bytes);
+    if let Some(recording) = recording {
+        recording.end().await;
+    }
     session::close(&stage.near, close_code::DONE, "").await;
     Ok(report)
 }

@@ -14,6 +14,7 @@ use crate::forward::permits::{Permit, Permits};
 use crate::link_spec::LinkSpec;
 use crate::listening::{ListenPlan, Listening};
 use crate::medium::Media;
+use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, KeyOption, PeersOption};
 use crate::pairing::{Invitation, looks_like_invitation};
 use crate::peers::{PeerName, Peers};
@@ -22,6 +23,9 @@ use crate::{addresses, keys, output};
 
 /// Arguments of `bondwire listen`.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  bondwire listen 'tcp:*' --pair                          prints the command for the other end
+  bondwire listen 'tcp:*' --record today --metrics=127.0.0.1:9000")]
 pub(crate) struct Listen {
     /// Where to take links: tcp:HOST[:PORT][,key=value...] (tcp:* is every address of this host), stdio: or exec:COMMAND
     #[arg(value_name = "LINK", required = true)]
@@ -58,6 +62,8 @@ pub(crate) struct Listen {
     filter: FilterOptions,
     #[command(flatten)]
     control: ControlOption,
+    #[command(flatten)]
+    observers: ObserverOptions,
     /// Print the configuration file with which `bondwire up` does the same, and end
     #[arg(long, conflicts_with_all = ["pair", "until_eof"])]
     print_config: bool,
@@ -84,8 +90,10 @@ impl Listen {
         }
         let plan = self.plan()?;
         let key = plan.identity.public_key();
+        let observers = self.observers.open().await?;
         let mut listening = Listening::start(plan, Drain::default()).await?;
         let control = Control::open(&self.control, None, "listen", interrupt.stop()).await?;
+        let observers = observers.start(control.program());
         tracing::info!("public key of this host: {}", keys::public_key_text(&key));
         if self.pair.is_some() {
             self.invite(&mut listening, key)?;
@@ -100,6 +108,7 @@ impl Listen {
             () = input_end(self.until_eof) => Ok(()),
         };
         listening.end().await;
+        observers.end().await;
         control.close().await;
         ended
     }
@@ -115,7 +124,7 @@ impl Listen {
             discover: !self.no_discover,
             filter: &self.filter,
         };
-        Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control)?))
+        Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control, &self.observers)?))
     }
 
     fn plan(&self) -> Result<ListenPlan, Failure> {

@@ -1,6 +1,7 @@
 //! The sections of the file, as serde has them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Document {
     pub(super) key: Option<PathBuf>,
     pub(super) peers: Option<PathBuf>,
     pub(super) control: Option<String>,
+    pub(super) record: Option<PathBuf>,
+    pub(super) metrics: Option<Text<SocketAddr>>,
     pub(super) drain_seconds: Option<DrainSeconds>,
     pub(super) listen: Option<Spanned<ListenEntry>>,
     #[serde(default)]

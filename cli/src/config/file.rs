@@ -20,6 +20,7 @@ use crate::link_spec::LinkSpec;
 use crate::link_table::LinkTable;
 use crate::listening;
 use crate::medium::Media;
+use crate::observers::ObserverOptions;
 use crate::peers::{Entry, Peer, PeerName, Peers, PeersFile};
 use crate::toml_file::{self, Key, Text, TextError};
 
@@ -49,7 +50,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
     let at_file = |error: TextError| wrong(path, error);
     let document: Document =
         toml_edit::de::from_str(text).map_err(|error| at_file(TextError::from_toml(text, &error)))?;
-    let Document { key, peers, control, drain_seconds, listen, connect, peer } = document;
+    let Document { key, peers, control, record, metrics, drain_seconds, listen, connect, peer } = document;
     // Paths are relative to the file, wherever the program was started.
     let from_here = |named: PathBuf| path.parent().unwrap_or(Path::new("")).join(named);
     let peers_file = PeersFile::at(peers.map(from_here))?;
@@ -66,6 +67,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
         key: key.map(from_here),
         peers_file,
         control,
+        observers: ObserverOptions::new(record.map(from_here), metrics.map(|Text(address)| address)),
         drain: drain_seconds.map_or(DRAIN, |seconds| seconds.0),
         listen,
         connect: connect.collect::<Result<BTreeMap<_, _>, _>>().map_err(at_file)?,

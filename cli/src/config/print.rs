@@ -1,6 +1,7 @@
 //! Writing a file: what a command line says, each key with a word about it.
 
 use std::fmt::{Display, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bondwire::PublicKey;
@@ -13,6 +14,8 @@ use crate::forward::permits::Permit;
 use crate::forward::spec::ForwardOption;
 use crate::keys;
 use crate::link_spec::LinkSpec;
+use crate::metrics;
+use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, KeyOption, PeersOption};
 
 /// What holds for the whole service.
@@ -20,17 +23,26 @@ pub(crate) struct General {
     pub(crate) key: Option<PathBuf>,
     pub(crate) peers: Option<PathBuf>,
     pub(crate) control: Option<String>,
+    pub(crate) record: Option<PathBuf>,
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl General {
     /// What the options of a command say. A service has no working folder, so paths become absolute.
-    pub(crate) fn of(key: &KeyOption, peers: &PeersOption, control: &ControlOption) -> Result<Self, Failure> {
+    pub(crate) fn of(
+        key: &KeyOption,
+        peers: &PeersOption,
+        control: &ControlOption,
+        observers: &ObserverOptions,
+    ) -> Result<Self, Failure> {
         let absolute =
             |file: Option<&Path>| file.map(std::path::absolute).transpose().map_err(Failure::configuration);
         Ok(Self {
             key: absolute(key.named())?,
             peers: absolute(peers.named())?,
             control: control.name().map(str::to_owned),
+            record: absolute(observers.record())?,
+            metrics: observers.metrics(),
         })
     }
 }
@@ -73,6 +85,10 @@ impl Text {
         text.value(about, "peers", path(&general.peers), "\"/etc/bondwire/peers.toml\"");
         let about = "Name for `bondwire status` and the like; without it that of this file.";
         text.value(about, "control", general.control.as_ref().map(quoted), "\"bondwire\"");
+        let about = "Every link's figures and all messages, while it runs; `bondwire plot FILE` draws them.";
+        text.value(about, "record", path(&general.record), "\"/var/log/bondwire.jsonl\"");
+        let about = "Where metrics are served for Prometheus, over HTTP.";
+        text.value(about, "metrics", general.metrics.map(quoted), &quoted(metrics::ADDRESS));
         text.value(
             "Time in which connections may end by themselves after SIGTERM.",
             "drain-seconds",

@@ -261,6 +261,8 @@ fn what_is_printed_can_be_read_and_says_the_same() {
         key: Some("/k \"x\"".into()),
         peers: Some(folder.0.path().join("peers.toml")),
         control: None,
+        record: Some("/r".into()),
+        metrics: Some("127.0.0.1:9".parse().unwrap()),
     };
     let links = ["tcp:h,policy=backup".parse().unwrap(), "exec:ssh \"a b\" nc x 7700".parse().unwrap()];
     let forwards = ["-L 8080:localhost:80,class=interactive".parse().unwrap(), "-D 1080".parse().unwrap()];
@@ -282,6 +284,8 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     let board = &read.connect[&name("board")];
     assert_eq!((&board.links[..], &board.forwards[..]), (&links[..], &forwards[..]));
     assert_eq!(read.key.as_deref(), Some(Path::new("/k \"x\"")));
+    assert_eq!(read.observers.metrics(), general.metrics);
+    assert_eq!(read.observers.record(), Some(Path::new("/r")));
     assert_eq!((&board.way.cipher, board.way.peer), (text.cipher, text.peer));
     assert_eq!(board.way.paths, paths.into_wishes());
 

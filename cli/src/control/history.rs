@@ -33,6 +33,9 @@ pub(crate) struct Entry {
     pub(crate) link: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<String>,
+    /// The link's number in its bond.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<u32>,
 }
 
 /// The last messages of the process.
@@ -95,12 +98,18 @@ impl<S: Subscriber> Layer<S> for Recorder {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut time = String::new();
-        // Writing to a string cannot fail, and a message without its time is better than none.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-        let Fields { message, link, state } = fields;
-        self.0.add(Entry { number: 0, time, level: name(*event.metadata().level()), message, link, state });
+        let Fields { message, link, state, id } = fields;
+        let level = name(*event.metadata().level());
+        self.0.add(Entry { number: 0, time: now(), level, message, link, state, id });
     }
+}
+
+/// The time of day, UTC, as RFC 3339 has it.
+pub(crate) fn now() -> String {
+    let mut time = String::new();
+    // Writing to a string cannot fail, and a message without its time is better than none.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
 }
 
 fn name(level: Level) -> &'static str {
@@ -118,9 +127,17 @@ struct Fields {
     message: String,
     link: Option<String>,
     state: Option<String>,
+    id: Option<u32>,
 }
 
 impl Visit for Fields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "id" => self.id = value.try_into().ok(),
+            _ => self.record_debug(field, &value),
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = format!("{value:?}");
         if text.len() > MESSAGE_MAX_BYTES {
@@ -143,7 +160,7 @@ mod tests {
 
     fn entry(message: &str) -> Entry {
         let message = message.to_owned();
-        Entry { number: 0, time: String::new(), level: "info", message, link: None, state: None }
+        Entry { number: 0, time: String::new(), level: "info", message, link: None, state: None, id: None }
     }
 
     #[test]
@@ -168,13 +185,13 @@ mod tests {
         let history: &'static History = Box::leak(Box::default());
         let subscriber = tracing_subscriber::registry().with(Recorder(history));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(link = %"tcp 10.0.0.2:7700", state = %"suspect", "link {} is {}", 1, "suspect");
+            tracing::warn!(id = 1_u32, link = %"tcp 10.0.0.2:7700", state = %"suspect", "link {} is {}", 1, "suspect");
             tracing::info!("{}", "ä".repeat(MESSAGE_MAX_BYTES));
         });
         let [first, second] = &history.entries()[..] else { panic!("two messages") };
         assert_eq!((first.level, first.message.as_str()), ("warn", "link 1 is suspect"));
         assert_eq!(first.link.as_deref(), Some("tcp 10.0.0.2:7700"));
-        assert_eq!(first.state.as_deref(), Some("suspect"));
+        assert_eq!((first.state.as_deref(), first.id), (Some("suspect"), Some(1)));
         assert!(first.time.starts_with("20") && first.time.ends_with('Z'), "{}", first.time);
         assert!(second.message.len() <= MESSAGE_MAX_BYTES + 3);
     }

@@ -1,7 +1,7 @@
 //! The running command behind a control socket: its bonds, and what can be done to them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bondwire::{Bond, LinkId, LinkSnapshot, LinkState};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::history::History;
 use super::protocol::{Command, CommandError, LinkChange, Select, SpeedTest};
 use super::report;
-use super::status::{self, BondStatus, Status};
+use super::status::{self, BondStatus, RecordingStatus, Status};
 use crate::forward::table::Forwards;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::logging;
@@ -30,6 +30,17 @@ pub(crate) struct Program {
     started: Instant,
     bonds: Mutex<Bonds>,
     stop: Stop,
+    /// How its recording does, once there is one.
+    recording: OnceLock<RecordingLook>,
+}
+
+/// Looks how a recording does.
+type RecordingLook = Box<dyn Fn() -> RecordingStatus + Send + Sync>;
+
+/// A look at the counters of all links, to compare a later one with.
+pub(crate) struct Look {
+    at: Instant,
+    links: BTreeMap<u64, Vec<LinkSnapshot>>,
 }
 
 #[derive(Default)]
@@ -71,7 +82,8 @@ impl Drop for Registered {
 
 impl Program {
     pub(crate) fn new(name: String, command: &'static str, stop: Stop) -> Arc<Self> {
-        Arc::new(Self { name, command, started: Instant::now(), bonds: Mutex::default(), stop })
+        let (bonds, recording) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { name, command, started: Instant::now(), bonds, stop, recording })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -157,16 +169,36 @@ impl Program {
         }
     }
 
-    async fn status(&self) -> Status {
-        let bonds: Vec<_> =
-            self.bonds().running.iter().map(|(number, bond)| (*number, Arc::clone(bond))).collect();
-        let before: Vec<Vec<LinkSnapshot>> = bonds.iter().map(|(_, running)| running.bond.links()).collect();
-        let began = Instant::now();
-        if !bonds.is_empty() {
+    /// Has `look` tell the status how the recording of this command does.
+    pub(crate) fn set_recording(&self, look: RecordingLook) {
+        // A command has one recording.
+        let _ = self.recording.set(look);
+    }
+
+    pub(crate) async fn status(&self) -> Status {
+        let before = self.look();
+        if !before.links.is_empty() {
             sleep(SAMPLE_TIME).await;
         }
-        let elapsed = began.elapsed();
-        let status = |((number, running), before): (&(u64, Arc<RunningBond>), &Vec<LinkSnapshot>)| {
+        self.status_since(&before)
+    }
+
+    fn running(&self) -> Vec<(u64, Arc<RunningBond>)> {
+        self.bonds().running.iter().map(|(number, bond)| (*number, Arc::clone(bond))).collect()
+    }
+
+    /// A look at the counters.
+    pub(crate) fn look(&self) -> Look {
+        let running = self.running();
+        let links = running.iter().map(|(number, running)| (*number, running.bond.links())).collect();
+        Look { at: Instant::now(), links }
+    }
+
+    /// How things stand, with the rates since an earlier look.
+    pub(crate) fn status_since(&self, before: &Look) -> Status {
+        let (running, elapsed) = (self.running(), before.at.elapsed());
+        let status = |(number, running): &(u64, Arc<RunningBond>)| {
+            let before = before.links.get(number).map(Vec::as_slice).unwrap_or_default();
             running.status(*number, before, elapsed)
         };
         Status {
@@ -175,7 +207,8 @@ impl Program {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            bonds: bonds.iter().zip(&before).map(status).collect(),
+            recording: self.recording.get().map(|look| look()),
+            bonds: running.iter().map(status).collect(),
         }
     }
 

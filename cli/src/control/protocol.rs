@@ -19,7 +19,7 @@ pub(crate) const REQUEST_MAX_BYTES: usize = 16 << 10;
 pub(crate) const DATA_WRONG: &str = "data-wrong";
 
 /// First line of the server.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) protocol: u32,
     pub(crate) version: String,

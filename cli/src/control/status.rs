@@ -20,7 +20,21 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     pub(crate) version: String,
     pub(crate) uptime_seconds: f64,
+    /// With `--record`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recording: Option<RecordingStatus>,
     pub(crate) bonds: Vec<BondStatus>,
+}
+
+/// How a recording does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecordingStatus {
+    pub(crate) file: String,
+    pub(crate) written_lines: u64,
+    /// Lines left out because the file was too slow for them.
+    pub(crate) skipped_lines: u64,
+    /// Why nothing more is written.
+    pub(crate) ended: Option<String>,
 }
 
 /// One bond.

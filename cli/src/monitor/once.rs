@@ -150,6 +150,7 @@ mod tests {
             pid: 7,
             version: String::new(),
             uptime_seconds: 7300.0,
+            recording: None,
             bonds: vec![bond],
         };
         assert_eq!(

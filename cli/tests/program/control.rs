@@ -55,7 +55,7 @@ fn status(user: &User, name: &str) -> Value {
 }
 
 /// Waits until the connecting end's status is as `expected` says.
-pub(crate) fn wait_for(user: &User, expected: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_for(user: &User, mut expected: impl FnMut(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = status(user, "connect");

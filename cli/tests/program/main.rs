@@ -6,6 +6,8 @@ mod bonds;
 mod control;
 #[cfg(target_os = "linux")]
 mod discover;
+#[cfg(target_os = "linux")]
+mod download;
 mod forward;
 mod keys;
 #[cfg(target_os = "linux")]
@@ -14,6 +16,8 @@ mod measure;
 #[cfg(target_os = "linux")]
 mod media;
 #[cfg(target_os = "linux")]
+mod metrics;
+#[cfg(target_os = "linux")]
 mod monitor;
 mod pair;
 mod pairing;
@@ -21,7 +25,11 @@ mod peers;
 #[cfg(unix)]
 mod pipe;
 #[cfg(target_os = "linux")]
+mod plot;
+#[cfg(target_os = "linux")]
 mod readme;
+#[cfg(target_os = "linux")]
+mod record;
 #[cfg(target_os = "linux")]
 mod relay;
 #[cfg(unix)]

@@ -1,12 +1,11 @@
 //! The monitor as a user sees it: on a terminal of tmux, with keys.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::control::wait_for;
-use crate::pair::{Pair, address_behind, connect, server};
+use crate::download::{Download, endless_server};
+use crate::pair::{Pair, address_behind};
 use crate::relay::{Path, Relay};
 use crate::tools::able;
 use crate::user::{PATIENCE, PROGRAM, Running, User};
@@ -117,54 +117,6 @@ impl Drop for Tmux<'_> {
 fn table_line<'a>(screen: &'a str, link: &str) -> Option<&'a str> {
     let is_row = |line: &&str| line.get(4..).is_some_and(|rest| rest.starts_with(link));
     screen.lines().find(is_row)
-}
-
-/// A download that goes on until it is dropped.
-struct Download {
-    bytes: Arc<AtomicU64>,
-    done: Arc<AtomicBool>,
-}
-
-impl Download {
-    fn start(local: SocketAddr) -> Self {
-        let (bytes, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (Arc::clone(&bytes), Arc::clone(&done));
-        thread::spawn(move || {
-            let mut stream = connect(local);
-            let mut buffer = vec![0; 64 << 10];
-            while !stopped.load(Ordering::Relaxed) {
-                // Its end is noticed by whoever waits for more.
-                let Ok(length @ 1..) = stream.read(&mut buffer) else { return };
-                counted.fetch_add(length as u64, Ordering::Relaxed);
-            }
-        });
-        Self { bytes, done }
-    }
-
-    /// Waits until more has come.
-    #[track_caller]
-    fn assert_goes_on(&self) {
-        let before = self.bytes.load(Ordering::Relaxed);
-        let deadline = Instant::now() + PATIENCE;
-        while self.bytes.load(Ordering::Relaxed) <= before {
-            assert!(Instant::now() < deadline, "nothing comes after {before} bytes");
-            thread::sleep(LOOK_INTERVAL);
-        }
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-    }
-}
-
-fn endless_server() -> SocketAddr {
-    server(|mut stream| {
-        loop {
-            stream.write_all(&[7; 64 << 10])?;
-        }
-    })
 }
 
 fn policy_of(status: &Value, link: &str) -> Option<String> {

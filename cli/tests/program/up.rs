@@ -18,7 +18,7 @@ use crate::user::{PATIENCE, PROGRAM, Running, User};
 const DOWNLOAD_BYTES: u64 = 32 << 20;
 
 /// Writes a configuration of `user` as an editor would: whole, or not at all.
-fn write_config(user: &User, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write_config(user: &User, name: &str, text: &str) -> PathBuf {
     let (path, new) = (user.home().join(name), user.home().join("new"));
     std::fs::write(&new, text).unwrap();
     std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600)).unwrap();

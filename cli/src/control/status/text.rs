@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BondStatus, LinkStatus, Status, is_plain};
+use super::{BondStatus, LinkStatus, RecordingStatus, Status, is_plain};
 use crate::output;
 
 /// Several lines about a running command.
@@ -14,6 +14,9 @@ pub(crate) fn text(status: &Status) -> String {
         status.pid,
         duration(status.uptime_seconds)
     );
+    if let Some(recording) = &status.recording {
+        recording_line(&mut text, recording);
+    }
     if status.bonds.is_empty() {
         text.push_str("  no bond\n");
     }
@@ -21,6 +24,17 @@ pub(crate) fn text(status: &Status) -> String {
         bond_lines(&mut text, bond);
     }
     text
+}
+
+fn recording_line(text: &mut String, recording: &RecordingStatus) {
+    let _ = write!(text, "  recording to {}: {}", recording.file, count(recording.written_lines, "line"));
+    if recording.skipped_lines > 0 {
+        let _ = write!(text, ", {} left out", recording.skipped_lines);
+    }
+    if let Some(why) = &recording.ended {
+        let _ = write!(text, "; ended: {why}");
+    }
+    text.push('\n');
 }
 
 fn bond_lines(text: &mut String, bond: &BondStatus) {
