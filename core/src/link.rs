@@ -72,7 +72,7 @@ pub(crate) struct Link {
     /// The connection's epoch at which this link was told "nothing for you"; `None` while it is busy.
     pub(crate) idle_since_epoch: Option<u64>,
     /// It was woken because it has data to send, and has not asked for any yet.
-    pub(crate) comes_for_data: bool,
+    pub(crate) comes_for_data_by: Option<Instant>,
     /// The code of the LINK_CLOSE that a closed link still has to send.
     pub(crate) farewell: Option<u64>,
     pub(crate) stats: LinkStats,
@@ -157,7 +157,7 @@ impl Link {
             watch: Watch::new(now),
             acks: Acks::default(),
             idle_since_epoch: None,
-            comes_for_data: false,
+            comes_for_data_by: None,
             farewell: None,
             stats: LinkStats::default(),
         }

@@ -28,6 +28,12 @@ fn redundant_data_goes_on_when_windows_need_no_longer_be_short() {
     assert_eq!(run_seed(101_822).failure, None);
 }
 
+/// A link was woken for data, but its medium took no packet; what was written meanwhile was left to it, however long that took.
+#[test]
+fn small_writes_do_not_wait_for_a_link_that_cannot_take_them() {
+    assert_eq!(run_seed(161_569).failure, None);
+}
+
 #[test]
 fn a_seed_goes_the_same_way_twice() {
     for seed in 100..104 {

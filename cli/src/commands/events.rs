@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::control::client;
 use crate::control::protocol::Command;
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::output;
 use crate::signals::Interrupt;
 
@@ -49,6 +49,11 @@ impl Events {
             return output::json(event);
         }
         let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-        output::line(&format!("{} {:>5} {}", text("time"), text("level").to_uppercase(), text("message")))
+        output::line(&format!(
+            "{} {:>5} {}",
+            text("time"),
+            text("level").to_uppercase(),
+            one_line(&text("message"))
+        ))
     }
 }

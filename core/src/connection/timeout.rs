@@ -22,6 +22,7 @@ impl Connection {
             (self.closing.deadline(self.last_timeout), TimerReason::Close),
             (self.idle_deadline(), TimerReason::Idle),
             (self.think_again, TimerReason::ThinkAgain),
+            (self.fetch_deadline(), TimerReason::ThinkAgain),
             (self.datagrams.deadline(), TimerReason::Datagrams),
         ];
         links.chain(own.into_iter().filter_map(|(at, reason)| Some((at?, reason)))).min_by_key(|&(at, _)| at)
@@ -43,6 +44,7 @@ impl Connection {
         if self.think_again.is_some_and(|at| at <= now) {
             self.think_again = None;
         }
+        self.stop_waiting_for_fetch(now);
         self.datagrams.handle_timeout(now);
         self.on_close_timeout_if_due(now);
         if let Some(timeout) = self.config.idle_timeout

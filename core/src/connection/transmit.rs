@@ -12,11 +12,14 @@ use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
 use crate::link::way_back::arrival_us;
 use crate::streams::{Control as StreamControl, Pieces, SentStream, Take};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::packet::Packet;
 
 /// Bytes written since all links were looked at after which they are again: what fits a small packet.
 const UNLOOKED_MAX_BYTES: usize = 1200;
+/// Time after which a link that was woken for data is no longer waited for: its medium takes no packet now. A woken task runs
+/// sooner, and a packet takes longer on most links.
+const FETCH_TIME: Duration = Duration::from_millis(5);
 /// A stream frame with less room than this is not worth its header.
 pub(super) const STREAM_ROOM_MIN: usize = 32;
 
@@ -42,7 +45,7 @@ impl Connection {
             return self.build_farewell(now, index, packet);
         }
         let link = &mut self.links[index];
-        link.comes_for_data = false;
+        link.comes_for_data_by = None;
         if link.idle_since_epoch.is_none() {
             // A busy link has no timer for this.
             link.acks.on_timeout(now);
@@ -64,6 +67,7 @@ impl Connection {
 
     /// A link that was told [`Transmit::Idle`] and now has something to send.
     pub fn poll_wake(&mut self, now: Instant) -> Option<LinkId> {
+        self.stop_waiting_for_fetch(now);
         let epoch = self.epoch;
         let stale = |link: &Link| link.idle_since_epoch.is_some_and(|at| at < epoch);
         if !self.links.iter().any(stale) {
@@ -84,7 +88,7 @@ impl Connection {
             if over || !plan.is_nothing() {
                 let link = &mut self.links[index];
                 link.idle_since_epoch = None;
-                link.comes_for_data = plan.has_data();
+                link.comes_for_data_by = plan.has_data().then(|| now + FETCH_TIME);
                 return Some(link.id);
             }
             self.links[index].idle_since_epoch = Some(epoch);
@@ -94,12 +98,31 @@ impl Connection {
     }
 
     /// `bytes` more wait to be sent. While a link is on its way to fetch such, that does not change which one it is, and
-    /// the links need not all be looked at for each small write.
+    /// the links need not all be looked at for each small write; not, that is, until [`FETCH_TIME`] has passed.
     pub(super) fn on_more_to_send(&mut self, bytes: usize) {
         self.unlooked_bytes = self.unlooked_bytes.saturating_add(bytes);
-        if self.unlooked_bytes >= UNLOOKED_MAX_BYTES || !self.links.iter().any(|link| link.comes_for_data) {
+        let nobody_comes = self.links.iter().all(|link| link.comes_for_data_by.is_none());
+        if self.unlooked_bytes >= UNLOOKED_MAX_BYTES || nobody_comes {
             self.unlooked_bytes = 0;
             self.epoch += 1;
+        }
+    }
+
+    /// When to stop waiting for a link that was woken for data. Only what was written since, and nobody was woken for, needs that.
+    pub(super) fn fetch_deadline(&self) -> Option<Instant> {
+        let waits = self.unlooked_bytes > 0;
+        waits.then(|| self.links.iter().filter_map(|link| link.comes_for_data_by).min()).flatten()
+    }
+
+    /// Looks at all links for what was left to one that was to come for it by now and has not.
+    pub(super) fn stop_waiting_for_fetch(&mut self, now: Instant) {
+        if self.fetch_deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        self.unlooked_bytes = 0;
+        self.epoch += 1;
+        for link in &mut self.links {
+            link.comes_for_data_by = link.comes_for_data_by.filter(|by| *by > now);
         }
     }
 

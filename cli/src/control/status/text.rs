@@ -1,8 +1,9 @@
-//! A running command as people read it.
+//! A running command as people read it. Names and reasons may be a peer's words.
 
 use std::fmt::Write;
 
 use super::{BondStatus, LinkStatus, RecordingStatus, Status, is_plain};
+use crate::failure::one_line;
 use crate::output;
 
 /// Several lines about a running command.
@@ -27,21 +28,26 @@ pub(crate) fn text(status: &Status) -> String {
 }
 
 fn recording_line(text: &mut String, recording: &RecordingStatus) {
-    let _ = write!(text, "  recording to {}: {}", recording.file, count(recording.written_lines, "line"));
+    let _ = write!(
+        text,
+        "  recording to {}: {}",
+        one_line(&recording.file),
+        count(recording.written_lines, "line")
+    );
     if recording.skipped_lines > 0 {
         let _ = write!(text, ", {} left out", recording.skipped_lines);
     }
     if let Some(why) = &recording.ended {
-        let _ = write!(text, "; ended: {why}");
+        let _ = write!(text, "; ended: {}", one_line(why));
     }
     text.push('\n');
 }
 
 fn bond_lines(text: &mut String, bond: &BondStatus) {
     let peer = match (&bond.peer_name, &bond.peer) {
-        (Some(name), _) => name.as_str(),
-        (None, Some(key)) => key.as_str(),
-        (None, None) => "not connected yet",
+        (Some(name), _) => one_line(name),
+        (None, Some(key)) => one_line(key),
+        (None, None) => "not connected yet".to_owned(),
     };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  bond {}: {peer}, for {}", bond.number, duration(bond.uptime_seconds));
@@ -60,20 +66,20 @@ fn bond_lines(text: &mut String, bond: &BondStatus) {
         link_lines(text, link);
     }
     for forward in &bond.forwards {
-        let _ = writeln!(text, "    forward {}: {}", forward.number, forward.forward);
+        let _ = writeln!(text, "    forward {}: {}", forward.number, one_line(&forward.forward));
     }
 }
 
 fn link_lines(text: &mut String, link: &LinkStatus) {
     let name = match link.id {
-        Some(id) => format!("link {id} {}", link.link),
-        None => format!("link - {}", link.link),
+        Some(id) => format!("link {id} {}", one_line(&link.link)),
+        None => format!("link - {}", one_line(&link.link)),
     };
     let name = if link.discovered_from.is_some() { name + " (discovered)" } else { name };
     let since = link.state_seconds.map(|seconds| format!(" for {}", duration(seconds))).unwrap_or_default();
     let _ = write!(text, "    {name}: {}{since}", link.state);
     if let Some(why) = &link.why {
-        let _ = write!(text, "; {why}");
+        let _ = write!(text, "; {}", one_line(why));
     }
     text.push('\n');
     let mut figures = Vec::new();
@@ -184,6 +190,20 @@ mod tests {
              out 0.0000 MB/s, in 0.0000 MB/s, rtt 2.5 ms, sent 0 B, received 0 B, 3 damaged frames, suspect once, \
              policy backup, cap 1.25 MB/s\n"
         );
+    }
+
+    #[test]
+    fn words_of_a_peer_do_not_steer_the_terminal() {
+        let link = LinkStatus {
+            link: "tcp \u{1b}[2J".into(),
+            state: "missing".into(),
+            why: Some("it says: gone\n\u{1b}]0;title\u{7}".into()),
+            policy: "active".into(),
+            ..LinkStatus::default()
+        };
+        let mut shown = String::new();
+        link_lines(&mut shown, &link);
+        assert_eq!(shown, "    link - tcp \u{fffd}[2J: missing; it says: gone \u{fffd}]0;title\u{fffd}\n");
     }
 
     #[test]
