@@ -71,7 +71,7 @@ pub(crate) struct Link {
     pub(crate) acks: Acks,
     /// The connection's epoch at which this link was told "nothing for you"; `None` while it is busy.
     pub(crate) idle_since_epoch: Option<u64>,
-    /// It was woken because it has data to send, and has not asked for any yet.
+    /// It was woken because it has data to send, and has not asked for any yet: until then others leave small writes to it.
     pub(crate) comes_for_data_by: Option<Instant>,
     /// The code of the LINK_CLOSE that a closed link still has to send.
     pub(crate) farewell: Option<u64>,

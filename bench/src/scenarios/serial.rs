@@ -258,8 +258,8 @@ impl Flow {
             while let Ok(length) = receiver.read(&mut buffer).await
                 && length > 0
             {
-                let length_us = u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX);
-                pause.fetch_max(length_us, Ordering::Relaxed);
+                let elapsed_us = u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX);
+                pause.fetch_max(elapsed_us, Ordering::Relaxed);
                 last = Instant::now();
                 arrived.fetch_add(length as u64, Ordering::Relaxed);
             }

@@ -110,8 +110,8 @@ impl Connection {
 
     /// When to stop waiting for a link that was woken for data. Only what was written since, and nobody was woken for, needs that.
     pub(super) fn fetch_deadline(&self) -> Option<Instant> {
-        let waits = self.unlooked_bytes > 0;
-        waits.then(|| self.links.iter().filter_map(|link| link.comes_for_data_by).min()).flatten()
+        let first = self.links.iter().filter_map(|link| link.comes_for_data_by).min();
+        first.filter(|_| self.unlooked_bytes > 0)
     }
 
     /// Looks at all links for what was left to one that was to come for it by now and has not.

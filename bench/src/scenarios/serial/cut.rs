@@ -95,7 +95,7 @@ async fn measure(case: &Case) -> Result<Outcome> {
     Ok(Outcome { both_rate, line_share, gap, returned_after })
 }
 
-/// The time until so many bytes arrive in one step, and do so in most of the following ones.
+/// The time until so many bytes arrive in one step, and in the two that follow.
 async fn time_to_return(flow: &Flow, step_bytes: f64) -> Option<Duration> {
     let begun = Instant::now();
     let (mut first, mut good, mut before) = (None, 0, flow.arrived_bytes());
