@@ -66,7 +66,7 @@ impl Candidate {
     }
 
     /// Whether this link delivers `length` bytes before `other` does; ids break a tie.
-    fn is_before(&self, other: &Self, length: u64) -> bool {
+    pub(crate) fn is_before(&self, other: &Self, length: u64) -> bool {
         (self.arrival(length), self.id) < (other.arrival(length), other.id)
     }
 }

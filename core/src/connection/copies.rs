@@ -8,6 +8,7 @@
 use alloc::collections::VecDeque;
 
 use super::Connection;
+use super::plan::Field;
 use super::transmit::{STREAM_ROOM_MIN, push_stream};
 use crate::id::LinkId;
 use crate::limits;
@@ -80,6 +81,27 @@ impl Copies {
 }
 
 impl Connection {
+    /// Whether interactive data goes over this link and one more anyway, so that it need not wait for the better one of the two: that
+    /// may be the one which stalls, and then takes no packet either.
+    pub(super) fn is_one_of_two_copies(
+        &self,
+        now: Instant,
+        me: &Candidate,
+        bytes: u64,
+        field: &Field,
+    ) -> bool {
+        let better = |other: &&Candidate| other.id != me.id && other.is_before(me, bytes);
+        self.copies.is_bulk_about(now)
+            && self.may_copy(bytes)
+            && field.candidates.iter().filter(better).take(2).count() < 2
+    }
+
+    /// Whether so many bytes more may be sent twice.
+    fn may_copy(&self, bytes: u64) -> bool {
+        let allowed = self.stats.acked_bytes / COPIED_SHARE + COPIED_FREE_BYTES;
+        self.copies.sent_bytes.saturating_add(bytes) <= allowed
+    }
+
     /// Interactive data went out on `first` in `frames`, from the `from`th on. Without bulk data no link has a queue that could
     /// stall it, and a copy would be much beside what there is.
     pub(super) fn want_copies(
@@ -108,8 +130,7 @@ impl Connection {
         while packet.remaining() >= STREAM_ROOM_MIN
             && let Some(Copy { first, sent, .. }) = self.copies.next(link)
         {
-            let allowed = self.stats.acked_bytes / COPIED_SHARE + COPIED_FREE_BYTES;
-            if self.copies.sent_bytes.saturating_add(sent.len.into()) > allowed {
+            if !self.may_copy(sent.len.into()) {
                 continue;
             }
             let mut pieces = Pieces::new();

@@ -34,7 +34,7 @@ impl Field {
 pub(super) struct Plan {
     /// An acknowledgement for the link itself.
     pub(super) ack: bool,
-    /// Acknowledgements for links on which nothing comes back.
+    /// Acknowledgements for links on which nothing comes back, or that take none.
     pub(super) foreign_acks: bool,
     pub(super) close: bool,
     pub(super) control: bool,
@@ -69,7 +69,7 @@ impl Connection {
         let anywhere = field.control == Some(link.id);
         let mut plan = Plan {
             ack: link.acks.is_due(),
-            foreign_acks: anywhere && self.has_foreign_acks(link.id),
+            foreign_acks: self.brings_foreign_acks(link.id, field),
             close: self.closing.wants(now, link.id),
             ..Plan::default()
         };
@@ -86,7 +86,7 @@ impl Connection {
             if let Some(wait) = link.time_to_send(now) {
                 plan.think_again = Some(wait).filter(|_| self.has_data(link.id));
             } else if link.has_room(field.bond) {
-                self.plan_data(&mut plan, me, field);
+                self.plan_data(now, &mut plan, me, field);
             } else if self.has_data(link.id) {
                 // Its window grows when interactive data has not been sent for a while, whatever waits here.
                 plan.think_again = self.interactive_time_left(now);
@@ -120,16 +120,18 @@ impl Connection {
         plan.bulk = self.streams.has_work(Class::Bulk).then_some(0);
     }
 
-    fn plan_data(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
+    fn plan_data(&self, now: Instant, plan: &mut Plan, me: &Candidate, field: &Field) {
         let first_for = |length: u64| field.is_first_for(me.id, length);
         let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
-        let waiting = [interactive, datagram].into_iter().filter(|&bytes| bytes > 0);
-        plan.think_again = waiting
-            .filter(|&bytes| !first_for(bytes))
-            .filter_map(|bytes| scheduler::time_to_think(&field.candidates, me, bytes))
+        let takes_interactive =
+            first_for(interactive) || self.is_one_of_two_copies(now, me, interactive, field);
+        plan.think_again = [(interactive, takes_interactive), (datagram, first_for(datagram))]
+            .into_iter()
+            .filter(|&(bytes, takes)| bytes > 0 && !takes)
+            .filter_map(|(bytes, _)| scheduler::time_to_think(&field.candidates, me, bytes))
             .min();
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
-        plan.interactive = interactive > 0 && first_for(interactive);
+        plan.interactive = interactive > 0 && takes_interactive;
         plan.copies = self.copies.are_for(me.id);
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {
@@ -219,13 +221,23 @@ impl Connection {
         scheduler::window_wanted(&field.candidates).min(self.config.send_buffer_bytes)
     }
 
-    /// Acknowledgements of links on which nothing comes back travel on the best other link too.
-    fn has_foreign_acks(&self, except: LinkId) -> bool {
-        self.links.iter().any(|link| link.id != except && is_foreign_ack_due(link))
+    /// Acknowledgements of links that do not bring them travel on the best other link; on any other one if the best is among
+    /// those links.
+    fn brings_foreign_acks(&self, id: LinkId, field: &Field) -> bool {
+        if !self.links.iter().any(|link| link.id != id && is_foreign_ack_due(link)) {
+            return false;
+        }
+        let is_late = |id: LinkId| self.links.iter().any(|link| link.id == id && is_foreign_ack_due(link));
+        field.control.is_some_and(|control| control == id || (is_late(control) && !is_late(id)))
     }
 }
 
-/// A link on which this end's own packets go unanswered cannot be trusted to bring back acknowledgements either.
+/// A link on which this end's own packets go unanswered cannot be trusted to bring back acknowledgements either. Nor does
+/// one that takes no packet: the peer would think that its own do not arrive.
 pub(super) fn is_foreign_ack_due(link: &Link) -> bool {
-    link.state() == LinkState::Suspect && link.acks.is_owed_elsewhere()
+    match link.state() {
+        LinkState::Suspect => link.acks.is_owed_elsewhere(),
+        LinkState::Active => link.acks.is_due_elsewhere(),
+        LinkState::Joining | LinkState::Closed => false,
+    }
 }

@@ -6,6 +6,9 @@ use crate::time::{Duration, Instant};
 
 /// An acknowledgement goes out after this many ack-eliciting packets (RFC 9000 section 13.2.2).
 const EVERY: u32 = 2;
+/// Time for the link itself to take an acknowledgement that is due, at least; after it, and half a round trip, another link
+/// brings it. A medium's own pauses and queues are shorter where all is well.
+const ELSEWHERE_DELAY_MIN: Duration = Duration::from_millis(10);
 /// Every so many acknowledgement-only packets one asks to be acknowledged, so that ranges can be pruned.
 const PING_EVERY: u32 = 16;
 
@@ -17,6 +20,10 @@ pub(crate) struct Acks {
     owed: u32,
     /// Something arrived that no other link was told of.
     owed_elsewhere: bool,
+    /// When another link is to bring what this one owes, should it take no packet until then.
+    elsewhere_at: Option<Instant>,
+    /// That time has passed.
+    due_elsewhere: bool,
     /// A gap was seen: do not wait.
     urgent: bool,
     deadline: Option<Instant>,
@@ -38,6 +45,9 @@ impl Acks {
             self.owed_elsewhere = true;
             let delay = (base_rtt / 4).min(limits::ACK_DELAY_MAX);
             self.deadline.get_or_insert(now + delay);
+            if !self.due_elsewhere {
+                self.elsewhere_at.get_or_insert(now + delay + (base_rtt / 2).max(ELSEWHERE_DELAY_MIN));
+            }
         }
     }
 
@@ -61,10 +71,17 @@ impl Acks {
         self.owed_elsewhere
     }
 
+    /// Whether the link has not taken an acknowledgement in time, so that another is to bring it.
+    pub(crate) fn is_due_elsewhere(&self) -> bool {
+        self.due_elsewhere
+    }
+
     /// An acknowledgement went out over another link. It may still be needed on this one, which gives the peer a
     /// round-trip sample.
     pub(crate) fn on_told_elsewhere(&mut self) {
         self.owed_elsewhere = false;
+        self.due_elsewhere = false;
+        self.elsewhere_at = None;
     }
 
     /// When an acknowledgement must go out.
@@ -72,8 +89,17 @@ impl Acks {
         self.deadline
     }
 
-    /// The deadline has passed: an acknowledgement goes out as soon as a link takes it.
+    /// When another link must bring the acknowledgement.
+    pub(crate) fn elsewhere_deadline(&self) -> Option<Instant> {
+        self.elsewhere_at
+    }
+
+    /// A deadline has passed: an acknowledgement goes out as soon as this link, or another, takes it.
     pub(crate) fn on_timeout(&mut self, now: Instant) {
+        if self.elsewhere_at.is_some_and(|at| at <= now) {
+            self.elsewhere_at = None;
+            self.due_elsewhere = true;
+        }
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
             self.urgent = true;
@@ -95,6 +121,8 @@ impl Acks {
         self.owed = 0;
         self.urgent = false;
         self.deadline = None;
+        self.elsewhere_at = None;
+        self.due_elsewhere = false;
         if !bare {
             self.bare_acks = 0;
             return false;
@@ -134,6 +162,24 @@ mod tests {
         assert!(acks.is_due());
         acks.on_sent(true);
         assert!(!acks.is_due() && acks.deadline().is_none());
+    }
+
+    #[test]
+    fn what_the_link_does_not_take_in_time_goes_elsewhere() {
+        let mut acks = Acks::default();
+        let (now, late) = (Instant::from_nanos(1000), RTT / 4 + ELSEWHERE_DELAY_MIN);
+        acks.on_packet(now, 0, true, RTT);
+        assert_eq!(acks.elsewhere_deadline(), Some(now + late));
+        acks.on_timeout(now + late);
+        assert!(acks.is_due_elsewhere() && acks.elsewhere_deadline().is_none());
+        acks.on_packet(now + late, 1, true, RTT);
+        assert!(acks.elsewhere_deadline().is_none(), "no timer while nobody brings it");
+        acks.on_told_elsewhere();
+        assert!(!acks.is_due_elsewhere() && acks.is_owed());
+        acks.on_packet(now + late, 2, true, RTT);
+        assert_eq!(acks.elsewhere_deadline(), Some(now + late * 2));
+        acks.on_sent(true);
+        assert!(!acks.is_due_elsewhere() && acks.elsewhere_deadline().is_none());
     }
 
     #[test]

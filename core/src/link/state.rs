@@ -170,6 +170,7 @@ impl Link {
         let ack = self.acks.deadline().filter(|_| self.idle_since_epoch.is_some());
         let all = [
             (ack, TimerReason::Ack(id)),
+            (self.acks.elsewhere_deadline(), TimerReason::Ack(id)),
             (self.probe_deadline(), TimerReason::Probe(id)),
             (self.late_deadline(), TimerReason::Late(id)),
             (self.silence_deadline(), TimerReason::Silence(id)),

@@ -36,6 +36,7 @@ enum Phase {
     /// Doubles each round trip until the rate stops growing.
     Startup {
         window: u64,
+        first: u64,
     },
     Steady,
 }
@@ -64,7 +65,7 @@ impl Window {
         let hinted = rate_hint.map_or(0, |rate| bytes_in(rate, rtt.base().max(FLOOR)));
         let unknown = limits::INITIAL_WINDOW_BYTES * if reliable && rate_hint.is_none() { 2 } else { 1 };
         let window = hinted.max(unknown);
-        Self { phase: Phase::Startup { window } }
+        Self { phase: Phase::Startup { window, first: window } }
     }
 
     /// Whether what is in flight would fill the window of a link with a known rate. A link that is refused data in favour
@@ -88,7 +89,7 @@ impl Window {
     /// An acknowledgement of `acked` bytes came for a link that was full, and `in_flight` bytes remain; with `is_queued` they
     /// waited too long ([`Self::is_queue`]).
     pub(crate) fn on_ack(&mut self, acked: u64, in_flight: u64, growth: &Growth, is_queued: bool) {
-        let Phase::Startup { window } = &mut self.phase else { return };
+        let Phase::Startup { window, .. } = &mut self.phase else { return };
         // What is not used need not grow.
         if in_flight.saturating_add(acked) >= *window / 2 {
             *window = window.saturating_add(acked);
@@ -102,7 +103,7 @@ impl Window {
     pub(crate) fn limit(&self, rtt: &Rtt, c: Conditions) -> u64 {
         let packet = self.packet_bytes(c);
         let limit = match (&self.phase, self.steady(rtt, c)) {
-            (Phase::Startup { window }, _) => *window,
+            (&Phase::Startup { window, first }, _) => window.min(Self::search_limit(first, rtt, c)),
             (Phase::Steady, Some(steady)) => steady,
             (Phase::Steady, None) => limits::INITIAL_WINDOW_BYTES,
         };
@@ -111,12 +112,21 @@ impl Window {
         limit.max(2 * packet.min(PACKET_SMALL_BYTES))
     }
 
+    /// What a search may have in flight. Beside interactive data that is twice what the rate found so far fills the way with:
+    /// enough for the rate to double each round trip, and no more of a queue than one of those.
+    fn search_limit(first: u64, rtt: &Rtt, c: Conditions) -> u64 {
+        match c.rate {
+            Some(rate) if c.interactive => bytes_in(rate, (rtt.base() + c.way_back) * 2).max(first),
+            _ => u64::MAX,
+        }
+    }
+
     /// The rate of a link that was found to carry `rate`. While it searches that is only what was tried: if the round trip
     /// did not lengthen, several times as much would have come through. Else a link that began with a few packets on
     /// a long way would be taken for a slow one, be given little for that reason, and so stay one.
     pub(crate) fn rate_expected(&self, rate: u64, rtt: &Rtt) -> u64 {
         match self.phase {
-            Phase::Startup { window } if rtt.is_unqueued() => {
+            Phase::Startup { window, .. } if rtt.is_unqueued() => {
                 let tried_next = bytes_per_second(window, rtt.base());
                 rate.saturating_mul(UNQUEUED_SHARE.into()).min(tried_next).max(rate)
             }
@@ -127,7 +137,7 @@ impl Window {
     /// The rate, in bytes per second, that the link may have found two round trips from now: 0 if it does not search.
     pub(crate) fn rate_soon(&self, rtt: &Rtt) -> u64 {
         match self.phase {
-            Phase::Startup { window } => bytes_per_second(window.saturating_mul(2), rtt.base()),
+            Phase::Startup { window, .. } => bytes_per_second(window.saturating_mul(2), rtt.base()),
             Phase::Steady => 0,
         }
     }
@@ -151,7 +161,7 @@ impl Window {
     /// Largest packet to make now, in bytes.
     pub(crate) fn packet_bytes(&self, c: Conditions) -> u64 {
         let bytes = match (c.rate, &self.phase) {
-            (None, Phase::Startup { window }) if !c.on_probation => (window / 4).max(PACKET_SMALL_BYTES),
+            (None, Phase::Startup { window, .. }) if !c.on_probation => (window / 4).max(PACKET_SMALL_BYTES),
             (None, _) => PACKET_SMALL_BYTES,
             (Some(rate), _) => {
                 let time = if c.interactive { PACKET_TIME_INTERACTIVE } else { PACKET_TIME };
@@ -228,6 +238,21 @@ mod tests {
         assert!(window.limit(&rtt, slow) < 2400, "{}", window.limit(&rtt, slow));
         assert!(!Window::is_queue(MS * 900, 1200, Some(1_000_000), &rtt), "it holds little");
         assert!(!Window::is_queue(MS * 900, 1200, slow.rate, &rtt_ms(5)), "the host was busy");
+    }
+
+    #[test]
+    fn a_search_beside_interactive_data_queues_one_round_trip_at_most() {
+        let rtt = rtt_ms(20);
+        let mut window = Window::new(None, true, &rtt);
+        window.on_ack(1 << 20, 0, &Growth::default(), false);
+        let c = Conditions { rate: Some(5_000_000), ..CALM };
+        assert!(window.limit(&rtt, c) > 1 << 20);
+        let interactive = Conditions { interactive: true, ..c };
+        assert_eq!(window.limit(&rtt, interactive), bytes_in(5_000_000, MS * 40));
+        let back = Conditions { way_back: MS * 5, ..interactive };
+        assert_eq!(window.limit(&rtt, back), bytes_in(5_000_000, MS * 50));
+        let first = window.limit(&rtt, Conditions { rate: Some(1000), ..interactive });
+        assert_eq!(first, 2 * limits::INITIAL_WINDOW_BYTES, "what it began with");
     }
 
     #[test]
