@@ -1,9 +1,13 @@
 //! The commands, one file each.
 
+#[cfg(unix)]
+mod attach;
 mod check;
 mod completions;
 mod connect;
 mod demo;
+#[cfg(unix)]
+mod detach;
 mod devices;
 #[cfg(unix)]
 mod events;
@@ -89,6 +93,12 @@ pub(crate) enum Command {
     /// Set up and remove USB gadgets: this machine as the device of a cable
     #[cfg(target_os = "linux")]
     Gadget(gadget::GadgetCommand),
+    /// Hand a cable that was plugged in to a running bond; udev does so by itself
+    #[cfg(unix)]
+    Attach(attach::Attach),
+    /// Take a cable that was attached out of its bond
+    #[cfg(unix)]
+    Detach(detach::Detach),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -120,6 +130,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Devices(command) => command.run().await,
         #[cfg(target_os = "linux")]
         Command::Gadget(command) => command.run(),
+        #[cfg(unix)]
+        Command::Attach(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Detach(command) => command.run().await,
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]

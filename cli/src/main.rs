@@ -12,6 +12,7 @@
 
 mod access;
 mod addresses;
+mod attach;
 mod commands;
 mod config;
 mod connecting;

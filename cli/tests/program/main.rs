@@ -1,6 +1,8 @@
 //! The program as a user meets it: exit codes, messages, results.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+#[cfg(target_os = "linux")]
+mod attach;
 mod bonds;
 #[cfg(unix)]
 mod control;
