@@ -33,6 +33,8 @@ mod speed;
 mod status;
 #[cfg(unix)]
 mod stop;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod up;
 
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     /// Take a cable that was attached out of its bond
     #[cfg(unix)]
     Detach(detach::Detach),
+    /// Install the udev rules and the systemd service, by which cables join the running bond as they are plugged in
+    #[cfg(target_os = "linux")]
+    Udev(udev::UdevCommand),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -134,6 +139,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Attach(command) => command.run().await,
         #[cfg(unix)]
         Command::Detach(command) => command.run().await,
+        #[cfg(target_os = "linux")]
+        Command::Udev(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]

@@ -52,6 +52,8 @@ mod speed;
 mod ssh;
 mod target;
 mod toml_file;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod up;
 

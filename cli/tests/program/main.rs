@@ -46,6 +46,8 @@ mod ssh;
 mod stolen;
 #[cfg(target_os = "linux")]
 mod tools;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod udp;
 #[cfg(unix)]
