@@ -1,9 +1,13 @@
 //! The commands, one file each.
 
+#[cfg(unix)]
+mod attach;
 mod check;
 mod completions;
 mod connect;
 mod demo;
+#[cfg(unix)]
+mod detach;
 mod devices;
 #[cfg(unix)]
 mod events;
@@ -29,6 +33,8 @@ mod speed;
 mod status;
 #[cfg(unix)]
 mod stop;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod up;
 
@@ -89,6 +95,15 @@ pub(crate) enum Command {
     /// Set up and remove USB gadgets: this machine as the device of a cable
     #[cfg(target_os = "linux")]
     Gadget(gadget::GadgetCommand),
+    /// Hand a cable that was plugged in to a running bond; udev does so by itself
+    #[cfg(unix)]
+    Attach(attach::Attach),
+    /// Take a cable that was attached out of its bond
+    #[cfg(unix)]
+    Detach(detach::Detach),
+    /// Install the udev rules and the systemd service, by which cables join the running bond as they are plugged in
+    #[cfg(target_os = "linux")]
+    Udev(udev::UdevCommand),
     /// Show a bond at work on this machine: links of different speed, cut and returned
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -120,6 +135,12 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Devices(command) => command.run().await,
         #[cfg(target_os = "linux")]
         Command::Gadget(command) => command.run(),
+        #[cfg(unix)]
+        Command::Attach(command) => command.run().await,
+        #[cfg(unix)]
+        Command::Detach(command) => command.run().await,
+        #[cfg(target_os = "linux")]
+        Command::Udev(command) => command.run(),
         Command::Listen(command) => command.run(Interrupt::install()?).await,
         Command::Connect(command) => command.run(Interrupt::install()?).await,
         #[cfg(unix)]

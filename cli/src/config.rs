@@ -62,6 +62,8 @@ pub(crate) struct ListenConfig {
 pub(crate) struct ConnectConfig {
     pub(crate) way: Way,
     pub(crate) links: Vec<LinkSpec>,
+    /// Which devices may be attached, if the file says so.
+    pub(crate) attach: Option<Vec<LinkSpec>>,
     pub(crate) forwards: Vec<ForwardOption>,
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     BondLost = 6,
     /// Data arrived that is not what was sent.
     DataWrong = 7,
+    /// A device is not plugged in any more, or no bond takes it.
+    NotAttached = 8,
     /// Ctrl-C or SIGTERM.
     Interrupted = 130,
 }

@@ -1,5 +1,7 @@
 //! The links that this end dials: those of the command line and those added since, over one bond after the other.
 
+mod attached;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,9 +11,10 @@ use bondwire_tcp::{DiscoveredLink, Discovery, DiscoveryConfig, Path};
 use bondwire_usb::host::{CableId, CableLink, CableLinks};
 use tokio::sync::watch;
 
+use crate::attach::Device;
 use crate::discovery::{self, Excluded};
 use crate::link_options::LinkOptions;
-use crate::link_spec::LinkSpec;
+use crate::link_spec::{LinkSpec, LinkSpecError};
 use crate::medium::{Media, Medium, OWN_LISTENER};
 
 /// Links that one end dials at most: what a bond takes.
@@ -32,12 +35,22 @@ struct Table {
     bond: Option<Bond>,
     rows: Vec<Row>,
     discovery: Option<Arc<Discovery>>,
+    /// Which devices may be attached, if somebody has said so.
+    attach: Option<Vec<LinkSpec>>,
 }
 
 struct Row {
     spec: LinkSpec,
     dialled: Dialled,
     note: Option<String>,
+    /// Of a device that was attached: which.
+    attached: Option<Device>,
+}
+
+impl Row {
+    fn new(spec: LinkSpec, attached: Option<Device>) -> Self {
+        Self { spec, dialled: Dialled::No, note: None, attached }
+    }
 }
 
 /// How a LINK is dialled.
@@ -94,6 +107,8 @@ pub(crate) enum AddError {
     OwnListener(String),
     #[error("{0}: a gadget waits for the host of its cable; it goes with `listen`")]
     Waits(String),
+    #[error("{0}: {1}")]
+    NoLink(String, LinkSpecError),
 }
 
 impl LinkTable {
@@ -104,7 +119,7 @@ impl LinkTable {
         config: Option<DiscoveryConfig>,
     ) -> Result<Self, Excluded> {
         Self::check(&specs, config.as_ref())?;
-        let rows = specs.into_iter().map(|spec| Row { spec, dialled: Dialled::No, note: None }).collect();
+        let rows = specs.into_iter().map(|spec| Row::new(spec, None)).collect();
         let table = Mutex::new(Table { rows, ..Table::default() });
         Ok(Self { media, config, table, changed: watch::Sender::new(()) })
     }
@@ -170,6 +185,10 @@ impl LinkTable {
 
     /// Dials one more link.
     pub(crate) fn add(&self, spec: LinkSpec) -> Result<(), AddError> {
+        self.add_row(spec, None)
+    }
+
+    fn add_row(&self, spec: LinkSpec, attached: Option<Device>) -> Result<(), AddError> {
         let mut table = self.lock();
         if spec.is_stdio() {
             return Err(AddError::Stdio);
@@ -189,8 +208,8 @@ impl LinkTable {
             return Err(AddError::TooMany);
         }
         Self::check(std::slice::from_ref(&spec), self.config.as_ref())?;
-        let mut row = Row { spec, dialled: Dialled::No, note: None };
-        let Table { bond, rows, discovery } = &mut *table;
+        let mut row = Row::new(spec, attached);
+        let Table { bond, rows, discovery, .. } = &mut *table;
         if let Some(bond) = bond {
             self.dial_row(&mut row, bond, discovery).map_err(AddError::Interfaces)?;
         }
@@ -270,16 +289,24 @@ impl LinkTable {
     /// Dials the link no more, and takes it out of the bond. `spec` is its LINK; with one from which links are found these
     /// go, too.
     pub(crate) fn remove(&self, spec: &str) {
+        self.remove_rows(|row| row.spec.to_string() == spec);
+    }
+
+    fn remove_rows(&self, mut is_meant: impl FnMut(&Row) -> bool) -> usize {
         let mut table = self.lock();
         let Table { rows, discovery, .. } = &mut *table;
-        for row in rows.extract_if(.., |row| row.spec.to_string() == spec) {
+        let mut count = 0;
+        for row in rows.extract_if(.., |row| is_meant(row)) {
+            count += 1;
             match (row.dialled, &discovery) {
                 (Dialled::AsItStands(dialer), _) => dialer.stop(),
                 (Dialled::OverPaths(place), Some(discovery)) => discovery.remove(place),
+                // Of cables the links end as the row is dropped.
                 _ => {}
             }
         }
         self.changed.send_replace(());
+        count
     }
 
     /// Ends a link that was found, and makes none over its path any more.

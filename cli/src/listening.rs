@@ -218,6 +218,7 @@ impl Listening {
 
     /// Serves bonds for as long as it is polled, and lists them in `program`. Cancel safe.
     pub(crate) async fn run(&mut self, program: &Arc<Program>) {
+        *program.listened_on() = self.acceptors.iter().map(|acceptor| acceptor.link.clone()).collect();
         loop {
             tokio::select! {
                 // Bonds first, so that those which wait when the program ends are closed like the others.

@@ -12,6 +12,7 @@
 
 mod access;
 mod addresses;
+mod attach;
 mod commands;
 mod config;
 mod connecting;
@@ -51,6 +52,8 @@ mod speed;
 mod ssh;
 mod target;
 mod toml_file;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod up;
 

@@ -75,6 +75,16 @@ impl Medium {
         }
     }
 
+    /// Whether it is a cable, which udev knows of.
+    pub(crate) fn is_attached(&self) -> bool {
+        match self {
+            Self::Usb(_) => true,
+            #[cfg(unix)]
+            Self::Serial(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether this end can begin.
     pub(crate) fn is_dialled(&self) -> bool {
         #[cfg(target_os = "linux")]

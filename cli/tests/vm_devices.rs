@@ -139,7 +139,12 @@ fn what_is_in_the_way_is_told_with_what_to_do() {
     let told = devices(USER);
     let no_permission = "no permission to open /dev/bus/usb/";
     assert!(told.contains(&format!("    not usable: {no_permission}")), "{told}");
-    assert!(told.contains("install the udev rule 70-bondwire.rules, then plug the cable in again"), "{told}");
+    assert!(
+        told.contains(
+            "install the udev rule with `sudo bondwire udev install`, then plug the cable in again"
+        ),
+        "{told}"
+    );
     let ended = run(USER, &["connect", "usb:", "--peer", &peer, "--timeout", "3"]);
     let line = text(&ended.stderr);
     assert_eq!(ended.status.code(), Some(4), "{line}");

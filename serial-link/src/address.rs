@@ -64,6 +64,11 @@ impl SerialAddress {
         }
     }
 
+    /// The device file that the port has at the moment, which need not be there if the port is given as a path.
+    pub fn path(&self) -> Result<std::path::PathBuf, crate::PortError> {
+        crate::discover::resolve(&self.port, &crate::discover::Places::default())
+    }
+
     /// The rate at which it begins.
     pub fn start_baud(&self) -> u32 {
         self.baud.unwrap_or(BAUD_START)

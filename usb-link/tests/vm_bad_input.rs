@@ -465,7 +465,7 @@ fn no_permission(cable: &Cable) {
     allow(0o664);
     let told = told_to_user("child_dials");
     let expected = format!(
-        "PermissionDenied: no permission to open {file}: install the udev rule 70-bondwire.rules, then plug the cable in again\n"
+        "PermissionDenied: no permission to open {file}: install the udev rule with `sudo bondwire udev install`, then plug the cable in again\n"
     );
     assert!(told.contains(&expected), "{told}");
     let groups = fs::read_to_string("/etc/group").unwrap();

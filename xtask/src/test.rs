@@ -19,7 +19,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
@@ -30,6 +30,8 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("tmux", "tmux"),
     ("promtool", "prometheus"),
+    ("udevadm", "udev"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Arguments of `cargo xtask test`.

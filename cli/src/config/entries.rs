@@ -71,6 +71,7 @@ pub(super) struct ConnectEntry {
     pub(super) accept_any_peer: bool,
     #[serde(default)]
     pub(super) forwards: Vec<Placed<ForwardOption>>,
+    pub(super) attach: Option<Vec<Placed<LinkSpec>>>,
     cipher: Option<Text<Cipher>>,
     #[serde(default)]
     plaintext_over_ip: bool,

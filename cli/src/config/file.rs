@@ -133,9 +133,16 @@ impl Reading<'_> {
             (None, false) => Some(self.remembered(&name, span.clone())?),
             _ => None,
         };
+        let attach = entry.attach.map(|patterns| self.attach(patterns)).transpose()?;
+        // What is attached is enough for a bond.
+        let attaches = attach.as_ref().is_some_and(|patterns| !patterns.is_empty());
         let (at_links, links) = match entry.links {
+            Some(links) if links.get_ref().is_empty() && attaches => (links.span(), Vec::new()),
             Some(links) => self.links(links)?,
-            None => (span.clone(), self.links_of(&name, remembered.as_ref(), span.clone())?),
+            None => match self.links_of(&name, remembered.as_ref(), span.clone()) {
+                Err(_) if attaches => (span.clone(), Vec::new()),
+                links => (span.clone(), links?),
+            },
         };
         Media::check_dialled(&links).map_err(|error| self.error(at_links.clone(), error))?;
         let paths = match &remembered {
@@ -146,7 +153,7 @@ impl Reading<'_> {
         LinkTable::check(&links, found.as_ref()).map_err(|error| self.error(at_links, error))?;
         let peer = entry.peer.map(|Key(key)| key).or(remembered.map(|peer| peer.key));
         let forwards = self.forwards(entry.forwards)?;
-        Ok((name, ConnectConfig { way: Way { peer, cipher, paths }, links, forwards }))
+        Ok((name, ConnectConfig { way: Way { peer, cipher, paths }, links, attach, forwards }))
     }
 
     fn remembered(&self, name: &PeerName, span: Range<usize>) -> Result<Peer, TextError> {
@@ -209,6 +216,25 @@ impl Reading<'_> {
             return Err(self.error(at, format!("{} links; a bond has at most {LINKS_MAX}", known.len())));
         }
         Ok((at, known))
+    }
+
+    /// Which devices may be attached.
+    fn attach(&self, patterns: Vec<Placed<LinkSpec>>) -> Result<Vec<LinkSpec>, TextError> {
+        let mut known: Vec<LinkSpec> = Vec::new();
+        for pattern in patterns {
+            let span = pattern.span();
+            let Text(pattern) = pattern.into_inner();
+            if !pattern.medium.is_attached() {
+                let what = format!("{pattern}: only cables are attached; write \"usb:\" or \"serial:*\"");
+                return Err(self.error(span, what));
+            }
+            if pattern.options.quota_bytes.is_some() {
+                let what = format!("{pattern}: quota= counts what one link carries; name that in links");
+                return Err(self.error(span, what));
+            }
+            known.push(pattern);
+        }
+        Ok(known)
     }
 
     fn forwards(&mut self, forwards: Vec<Placed<ForwardOption>>) -> Result<Vec<ForwardOption>, TextError> {

@@ -130,6 +130,8 @@ impl ConnectText<'_> {
         let about = "Links to the peer, as LINK on the command line; without them those that are remembered.";
         let links = (!self.links.is_empty()).then(|| list(self.links));
         text.value(about, "links", links, "[\"tcp:192.0.2.1:7700\", \"tcp:10.0.0.5:7700,policy=backup\"]");
+        let about = "Which cables join this bond as they are plugged in; docs/UDEV.md.";
+        text.value(about, "attach", None, "[\"usb:\", \"serial:*\"]");
         if self.accept_any_peer {
             let about = "Takes whoever answers: anyone on the path can be the peer.";
             text.value(about, "accept-any-peer", Some("true".to_owned()), "false");

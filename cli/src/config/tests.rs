@@ -168,6 +168,27 @@ fn faults_of_links_have_their_place_and_what_was_meant() {
 }
 
 #[test]
+fn a_bond_may_have_attached_cables_alone() {
+    let (bond, folder) = (bond(), Folder::new());
+    let of = |text: &str| {
+        let config = folder.parse(&format!("{bond}{text}")).unwrap().connect.remove(&name("a")).unwrap();
+        (config.links.len(), config.attach.map(|patterns| patterns.len()))
+    };
+    assert_eq!(of("links = [\"tcp:h\"]"), (1, None));
+    assert_eq!(of("links = [\"tcp:h\"]\nattach = []"), (1, Some(0)));
+    assert_eq!(of("attach = [\"usb:\"]"), (0, Some(1)));
+    assert_eq!(of("links = []\nattach = [\"usb:1d6b:0104,tier=1\", \"usb:\"]"), (0, Some(2)));
+    let cases = [
+        (format!("{bond}attach = []"), ":2:10: no link to a; name some"),
+        (format!("{bond}links = []\nattach = []"), ":4:9: no link; name at least one"),
+        (format!("{bond}attach = [\"tcp:h\"]"), ":4:11: tcp:h: only cables are attached"),
+        (format!("{bond}attach = [\"usb:,quota=1GB\"]"), ":4:11: usb:,quota=1GB: quota= counts"),
+        (format!("{bond}attach = [\"usb\"]"), ":4:11: \"usb\": no address; write usb: for every cable"),
+    ];
+    assert_faults(&cases);
+}
+
+#[test]
 fn faults_of_forwards_have_their_place_and_what_was_meant() {
     let bond = bond();
     let cases = [

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::folder;
-use super::protocol::{Command, CommandError, DATA_WRONG, Hello, VERSION};
+use super::protocol::{Command, CommandError, DATA_WRONG, GONE, Hello, NOT_WANTED, VERSION};
 use super::status::{BondStatus, Status};
 use crate::failure::{Exit, Failure};
 
@@ -62,6 +62,9 @@ impl From<ClientError> for Failure {
             ClientError::Command(command) if command.code == "bad-request" => Exit::Usage,
             ClientError::Command(command) if command.code == "refused" => Exit::Refused,
             ClientError::Command(command) if command.code == DATA_WRONG => Exit::DataWrong,
+            ClientError::Command(command) if [GONE, NOT_WANTED].contains(&command.code.as_str()) => {
+                Exit::NotAttached
+            }
             _ => Exit::Configuration,
         };
         Self::new(exit, error)
@@ -81,14 +84,15 @@ struct Answer {
 
 /// What runs here, in the order of its names. Sockets of dead programs are passed over.
 pub(crate) async fn all() -> Result<Vec<Client>, ClientError> {
-    let folder = folder::path();
-    let names = folder::names(&folder).map_err(|error| ClientError::Io(folder.clone(), error))?;
     let mut clients = Vec::new();
-    for name in names {
-        match Client::connect(&folder, &name).await {
-            Ok(client) => clients.push(client),
-            Err(ClientError::Io(_, error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => return Err(error),
+    for folder in folder::to_look_in() {
+        let names = folder::names(&folder).map_err(|error| ClientError::Io(folder.clone(), error))?;
+        for name in names {
+            match Client::connect(&folder, &name).await {
+                Ok(client) => clients.push(client),
+                Err(ClientError::Io(_, error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(clients)
@@ -97,14 +101,14 @@ pub(crate) async fn all() -> Result<Vec<Client>, ClientError> {
 /// The running command `name`, or the only one that runs.
 pub(crate) async fn one(name: Option<&str>) -> Result<Client, ClientError> {
     if let Some(name) = name {
-        let folder = folder::path();
-        return match Client::connect(&folder, name).await {
-            Err(ClientError::Io(_, error)) if is_absent(&error) => {
-                let others = all().await?.into_iter().map(|client| client.hello.name).collect();
-                Err(ClientError::NoSuchName { name: name.to_owned(), others })
+        for folder in folder::to_look_in() {
+            match Client::connect(&folder, name).await {
+                Err(ClientError::Io(_, error)) if is_absent(&error) => {}
+                connected => return connected,
             }
-            connected => connected,
-        };
+        }
+        let others = all().await?.into_iter().map(|client| client.hello.name).collect();
+        return Err(ClientError::NoSuchName { name: name.to_owned(), others });
     }
     let mut clients = all().await?;
     match (clients.pop(), clients.is_empty()) {

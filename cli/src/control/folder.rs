@@ -17,6 +17,9 @@ const SOCKET_SUFFIX: &str = ".sock";
 /// What follows the name in the file whose lock says that the name is taken.
 const LOCK_SUFFIX: &str = ".lock";
 
+/// Where the system's own service has its sockets: XDG_RUNTIME_DIR of `udev/bondwire.service`.
+const SERVICE_FOLDER: &str = "/run/bondwire-service/bondwire";
+
 /// Why a running command has no control socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FolderError {
@@ -47,6 +50,13 @@ pub(crate) fn path() -> PathBuf {
         _ if user.is_root() => PathBuf::from("/run/bondwire"),
         _ => std::env::temp_dir().join(format!("bondwire-{}", user.as_raw())),
     }
+}
+
+/// Where clients look: among this user's own sockets, and among those of the system's service, which root may open.
+pub(crate) fn to_look_in() -> Vec<PathBuf> {
+    let (own, service) = (path(), PathBuf::from(SERVICE_FOLDER));
+    let is_open = own != service && fs::read_dir(&service).is_ok();
+    if is_open { vec![own, service] } else { vec![own] }
 }
 
 /// Opens the control socket `name` in `folder`, which is made when missing.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bondwire::{Bond, LinkId, LinkSnapshot, LinkState};
+use bondwire::{Bond, LinkId, LinkSnapshot, LinkState, PublicKey};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -13,10 +13,11 @@ use super::protocol::{Command, CommandError, LinkChange, Select, SpeedTest};
 use super::report;
 use super::status::{self, BondStatus, RecordingStatus, Status};
 use crate::forward::table::Forwards;
+use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::logging;
 use crate::signals::Stop;
-use crate::{keys, speed};
+use crate::{attach, keys, speed};
 
 /// Time between the two looks at the counters that a status takes.
 const SAMPLE_TIME: Duration = Duration::from_millis(200);
@@ -29,6 +30,10 @@ pub(crate) struct Program {
     command: &'static str,
     started: Instant,
     bonds: Mutex<Bonds>,
+    /// Held while a device is handed over or taken back: one at a time.
+    attaching: Mutex<()>,
+    /// The LINKs of its listening end.
+    listened_on: Mutex<Vec<LinkSpec>>,
     stop: Stop,
     /// How its recording does, once there is one.
     recording: OnceLock<RecordingLook>,
@@ -82,8 +87,16 @@ impl Drop for Registered {
 
 impl Program {
     pub(crate) fn new(name: String, command: &'static str, stop: Stop) -> Arc<Self> {
-        let (bonds, recording) = (Mutex::default(), OnceLock::new());
-        Arc::new(Self { name, command, started: Instant::now(), bonds, stop, recording })
+        Arc::new(Self {
+            name,
+            command,
+            started: Instant::now(),
+            bonds: Mutex::default(),
+            attaching: Mutex::default(),
+            listened_on: Mutex::default(),
+            stop,
+            recording: OnceLock::new(),
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -118,6 +131,23 @@ impl Program {
         self.bonds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps others from attaching and detaching while the answer lives.
+    pub(crate) fn attaching(&self) -> MutexGuard<'_, ()> {
+        self.attaching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The LINKs of its listening end.
+    pub(crate) fn listened_on(&self) -> MutexGuard<'_, Vec<LinkSpec>> {
+        self.listened_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bonds that dial, and their numbers.
+    pub(crate) fn dialling(&self) -> Vec<(u64, Arc<RunningBond>)> {
+        let mut running = self.running();
+        running.retain(|(_, bond)| bond.dialling.is_some());
+        running
+    }
+
     /// How many bonds and links there are, in a few words.
     pub(crate) fn summary(&self) -> String {
         let bonds: Vec<_> = self.bonds().running.values().map(|running| running.bond.clone()).collect();
@@ -140,6 +170,8 @@ impl Program {
             }
             Command::LinkRemove(Select { bond, link }) => self.select(bond)?.remove_links(&link),
             Command::LinkSet(change) => self.select(change.bond)?.change_links(&change),
+            Command::Attach { bond, device } => attach::attach(self, &device, bond).await,
+            Command::Detach { device, if_gone } => attach::detach(self, &device, if_gone),
             Command::ForwardAdd { bond, kind, forward } => {
                 let bond = self.select(bond)?;
                 let forwards = &bond.dialling("forwards are opened")?.forwards;
@@ -237,6 +269,20 @@ impl Program {
 }
 
 impl RunningBond {
+    /// The links that it dials, at the end that connects.
+    pub(crate) fn links(&self) -> Option<&LinkTable> {
+        self.dialling.as_ref().map(|dialling| &*dialling.links)
+    }
+
+    pub(crate) fn peer(&self) -> Option<PublicKey> {
+        self.bond.peer()
+    }
+
+    /// What it is called in messages, with its number in the status.
+    pub(crate) fn name(&self, number: u64) -> String {
+        (self.peer_name)().map_or_else(|| format!("bond {number}"), |name| format!("bond {number} ({name})"))
+    }
+
     fn status(&self, number: u64, before: &[LinkSnapshot], elapsed: Duration) -> BondStatus {
         let dialled = self.dialled();
         let mut links = status::links(&self.bond, before, elapsed, &dialled);

@@ -17,6 +17,10 @@ pub(crate) const REQUEST_MAX_BYTES: usize = 16 << 10;
 
 /// Code of an error: a speed test met data that is not what was sent.
 pub(crate) const DATA_WRONG: &str = "data-wrong";
+/// Code of an error: a device is not plugged in, or not any more.
+pub(crate) const GONE: &str = "gone";
+/// Code of an error: no bond takes a device.
+pub(crate) const NOT_WANTED: &str = "not-wanted";
 
 /// First line of the server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,6 +46,15 @@ pub(crate) enum Command {
     LinkRemove(Select),
     /// Changes what links are used for.
     LinkSet(LinkChange),
+    /// Dials over a device that was plugged in: a USB device by its port, a serial port by its file.
+    Attach { bond: Option<u64>, device: String },
+    /// Takes a device that was attached out of its bond.
+    Detach {
+        device: String,
+        /// Only if it is not there any more.
+        #[serde(default)]
+        if_gone: bool,
+    },
     /// Opens one more forward, in the form of the option `-L`, `-R` or `-D` that `kind` names.
     ForwardAdd { bond: Option<u64>, kind: ForwardKind, forward: String },
     /// Closes a forward, by its number.
@@ -149,7 +162,7 @@ impl LinkChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct CommandError {
-    /// `bad-request`, `not-found`, `not-here`, `refused`, `failed` or `data-wrong`.
+    /// `bad-request`, `not-found`, `not-here`, `refused`, `failed`, `data-wrong`, `gone` or `not-wanted`.
     pub(crate) code: String,
     pub(crate) message: String,
 }

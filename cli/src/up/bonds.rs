@@ -110,6 +110,7 @@ impl RunningBond {
     ) -> Result<Self, Failure> {
         let session = Arc::new(Session::new(config.plan(identity.clone())?)?);
         let links = Arc::clone(&session.links);
+        links.set_attach(config.attach.clone());
         let about: Arc<str> = format!("{name}: ").into();
         if config.way.peer.is_none() {
             tracing::warn!("{about}accept-any-peer: anyone on the path can be the peer");
@@ -161,10 +162,13 @@ impl RunningBond {
             self.links.follow(&self.config.links, &config.links);
         } else {
             let session = Arc::new(Session::new(config.plan(identity.clone())?)?);
+            // udev says once that a cable is plugged in.
+            session.links.take_over(&self.links);
             self.links = Arc::clone(&session.links);
             // When the task has ended, so has the process.
             let _ = self.orders.send(Order::Replace(session)).await;
         }
+        self.links.set_attach(config.attach.clone());
         self.config = config.clone();
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The program as a user meets it: exit codes, messages, results.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+#[cfg(target_os = "linux")]
+mod attach;
 mod bonds;
 #[cfg(unix)]
 mod control;
@@ -44,6 +46,8 @@ mod ssh;
 mod stolen;
 #[cfg(target_os = "linux")]
 mod tools;
+#[cfg(target_os = "linux")]
+mod udev;
 #[cfg(unix)]
 mod udp;
 #[cfg(unix)]

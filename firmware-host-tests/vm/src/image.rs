@@ -20,9 +20,9 @@ const FILE_MODE: u32 = 0o100_000;
 /// Folders that the guest mounts something on, or writes in.
 const FOLDERS: [&str; 9] = ["dev", "proc", "sys", "run", "tmp", "root", "var", "mnt", "etc/udev/rules.d"];
 /// Groups that udev's rules name; without them it complains about each.
-const GROUPS: [&str; 16] = [
-    "adm", "audio", "cdrom", "dialout", "disk", "floppy", "input", "kmem", "kvm", "lp", "plugdev", "render",
-    "sgx", "tape", "tty", "video",
+const GROUPS: [&str; 17] = [
+    "adm", "audio", "bondwire", "cdrom", "dialout", "disk", "floppy", "input", "kmem", "kvm", "lp",
+    "plugdev", "render", "sgx", "tape", "tty", "video",
 ];
 /// `root`, and somebody who may do nothing.
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n\

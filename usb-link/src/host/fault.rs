@@ -13,7 +13,7 @@ pub enum CableFault {
     Gone,
     /// The user may not open the device.
     #[error(
-        "no permission to open {device}: install the udev rule 70-bondwire.rules, then plug the cable in again{}",
+        "no permission to open {device}: install the udev rule with `sudo bondwire udev install`, then plug the cable in again{}",
         group_advice(.group.as_deref())
     )]
     Permission {
@@ -212,7 +212,7 @@ mod tests {
             CableFault::Permission { device, group: group.map(str::to_owned) }.to_string()
         };
         assert!(text(None).ends_with(
-            "/dev/bus/usb/001/002: install the udev rule 70-bondwire.rules, then plug the cable in again"
+            "/dev/bus/usb/001/002: install the udev rule with `sudo bondwire udev install`, then plug the cable in again"
         ));
         assert!(text(Some("plugdev")).contains("sudo usermod -aG plugdev $USER"));
     }
