@@ -123,15 +123,14 @@ impl Connection {
     fn plan_data(&self, now: Instant, plan: &mut Plan, me: &Candidate, field: &Field) {
         let first_for = |length: u64| field.is_first_for(me.id, length);
         let (interactive, datagram) = (self.streams.backlog(Class::Interactive), self.datagrams.next_bytes());
-        let takes_interactive =
-            first_for(interactive) || self.is_one_of_two_copies(now, me, interactive, field);
-        plan.think_again = [(interactive, takes_interactive), (datagram, first_for(datagram))]
+        plan.interactive = interactive > 0
+            && (first_for(interactive) || self.is_one_of_two_copies(now, me, interactive, field));
+        plan.think_again = [(interactive, plan.interactive), (datagram, first_for(datagram))]
             .into_iter()
             .filter(|&(bytes, takes)| bytes > 0 && !takes)
             .filter_map(|(bytes, _)| scheduler::time_to_think(&field.candidates, me, bytes))
             .min();
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
-        plan.interactive = interactive > 0 && takes_interactive;
         plan.copies = self.copies.are_for(me.id);
         plan.redundant = self.streams.has_redundant_work(me.id);
         if self.streams.has_work(Class::Bulk) {

@@ -20,14 +20,23 @@ pub(crate) struct Acks {
     owed: u32,
     /// Something arrived that no other link was told of.
     owed_elsewhere: bool,
-    /// When another link is to bring what this one owes, should it take no packet until then.
-    elsewhere_at: Option<Instant>,
-    /// That time has passed.
-    due_elsewhere: bool,
+    elsewhere: Elsewhere,
     /// A gap was seen: do not wait.
     urgent: bool,
     deadline: Option<Instant>,
     bare_acks: u32,
+}
+
+/// Whether another link is to bring what this one owes.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Elsewhere {
+    /// Nothing is owed.
+    #[default]
+    No,
+    /// Should this link take no packet until then.
+    After(Instant),
+    /// That time has passed. It needs no timer any more: there may be no other link.
+    Due,
 }
 
 impl Acks {
@@ -45,8 +54,8 @@ impl Acks {
             self.owed_elsewhere = true;
             let delay = (base_rtt / 4).min(limits::ACK_DELAY_MAX);
             self.deadline.get_or_insert(now + delay);
-            if !self.due_elsewhere {
-                self.elsewhere_at.get_or_insert(now + delay + (base_rtt / 2).max(ELSEWHERE_DELAY_MIN));
+            if self.elsewhere == Elsewhere::No {
+                self.elsewhere = Elsewhere::After(now + delay + (base_rtt / 2).max(ELSEWHERE_DELAY_MIN));
             }
         }
     }
@@ -73,15 +82,14 @@ impl Acks {
 
     /// Whether the link has not taken an acknowledgement in time, so that another is to bring it.
     pub(crate) fn is_due_elsewhere(&self) -> bool {
-        self.due_elsewhere
+        self.elsewhere == Elsewhere::Due
     }
 
     /// An acknowledgement went out over another link. It may still be needed on this one, which gives the peer a
     /// round-trip sample.
     pub(crate) fn on_told_elsewhere(&mut self) {
         self.owed_elsewhere = false;
-        self.due_elsewhere = false;
-        self.elsewhere_at = None;
+        self.elsewhere = Elsewhere::No;
     }
 
     /// When an acknowledgement must go out.
@@ -91,14 +99,16 @@ impl Acks {
 
     /// When another link must bring the acknowledgement.
     pub(crate) fn elsewhere_deadline(&self) -> Option<Instant> {
-        self.elsewhere_at
+        match self.elsewhere {
+            Elsewhere::After(at) => Some(at),
+            Elsewhere::No | Elsewhere::Due => None,
+        }
     }
 
     /// A deadline has passed: an acknowledgement goes out as soon as this link, or another, takes it.
     pub(crate) fn on_timeout(&mut self, now: Instant) {
-        if self.elsewhere_at.is_some_and(|at| at <= now) {
-            self.elsewhere_at = None;
-            self.due_elsewhere = true;
+        if self.elsewhere_deadline().is_some_and(|at| at <= now) {
+            self.elsewhere = Elsewhere::Due;
         }
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
@@ -121,8 +131,7 @@ impl Acks {
         self.owed = 0;
         self.urgent = false;
         self.deadline = None;
-        self.elsewhere_at = None;
-        self.due_elsewhere = false;
+        self.elsewhere = Elsewhere::No;
         if !bare {
             self.bare_acks = 0;
             return false;
