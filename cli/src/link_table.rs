@@ -405,6 +405,11 @@ impl LinkTable {
             .for_each(|row| row.note.clone_from(&note));
     }
 
+    /// The links that the user named: those of devices come and go with these.
+    pub(crate) fn named(&self) -> Vec<LinkSpec> {
+        self.lock().rows.iter().filter(|row| row.attached.is_none()).map(|row| row.spec.clone()).collect()
+    }
+
     /// All links as they were given.
     pub(crate) fn specs(&self) -> Vec<LinkSpec> {
         self.lock().rows.iter().map(|row| row.spec.clone()).collect()

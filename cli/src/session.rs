@@ -105,7 +105,7 @@ impl Session {
         if self.far().is_some() {
             return Vec::new();
         }
-        self.links.specs().iter().map(ToString::to_string).collect()
+        self.links.named().iter().map(ToString::to_string).collect()
     }
 
     /// Where the other end was started, if this session did that.

@@ -105,6 +105,7 @@ mod tests {
         assert_eq!(link, format!("serial:{path},policy=backup"));
         assert_eq!(table.carries(&port, None), Some(link.clone()));
         assert_eq!(table.dialled().len(), 1);
+        assert_eq!(table.named(), [], "what a pairing remembers");
         // A new session to another peer goes on with it.
         let next = LinkTable::new(Media::default(), Vec::new(), None).unwrap();
         next.take_over(&table);
