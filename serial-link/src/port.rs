@@ -38,6 +38,8 @@ pub(crate) trait Port: Send + 'static {
 #[derive(Debug)]
 pub(crate) struct TtyPort {
     stream: SerialStream,
+    /// Whether the driver has a rate to set at all.
+    has_baud: bool,
     /// Dropped after the stream.
     _getty: Option<StoppedGetty>,
 }
@@ -55,6 +57,9 @@ pub(crate) fn open(address: &SerialAddress) -> Result<Opened, PortError> {
     let places = Places::default();
     let path = discover::resolve(&address.port, &places)?;
     let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // The device's end of a USB serial cable: the kernel's drivers/usb/gadget/function/u_serial.c says 9600 whatever it is asked.
+    let is_gadget = name.starts_with("ttyGS");
     check(&path, &places)?;
     let getty = clear_getty(address, &path, &real, &places)?;
     probe(&path, &places)?;
@@ -66,18 +71,17 @@ pub(crate) fn open(address: &SerialAddress) -> Result<Opened, PortError> {
     });
     let stream =
         builder.dtr_on_open(true).open_native_async().map_err(|error| refused(&path, baud, error))?;
-    let mut port = TtyPort { stream, _getty: getty };
+    let mut port = TtyPort { stream, has_baud: !is_gadget, _getty: getty };
     port.verify_baud(baud).map_err(|_| PortError::Baud { path: path.clone(), baud })?;
     if address.low_latency {
         // Pseudo-terminals and some drivers have no such flag, and need none.
         let _ = ioctl::set_low_latency(port.descriptor());
     }
     let _ = tcflush(port.descriptor(), QueueSelector::IOFlush);
-    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if console::is_kernel_console(&name, &places.tty.join("console/active")) {
         tracing::warn!(target: "bondwire", "kernel messages go to {}: they damage packets now and then; `dmesg -n 1` stops most", path.display());
     }
-    Ok(Opened { port, paced: !name.starts_with("ttyACM") && !name.starts_with("ttyGS") })
+    Ok(Opened { port, paced: !is_gadget && !name.starts_with("ttyACM") })
 }
 
 /// Whether the port is there at all, and is one.
@@ -159,6 +163,9 @@ impl TtyPort {
 
     /// Whether the driver took the rate. Many take the nearest that they can do, and say so.
     fn verify_baud(&mut self, baud: u32) -> io::Result<()> {
+        if !self.has_baud {
+            return Ok(());
+        }
         let actual = self.stream.baud_rate()?;
         let off = u64::from(actual.abs_diff(baud));
         // 2 %: half of what two UARTs can be apart.
