@@ -84,6 +84,9 @@ impl Connection {
                     stats.received_data_bytes += bytes;
                     stats.duplicate_data_bytes += received.duplicate_bytes;
                 }
+                if received.duplicate_bytes > 0 {
+                    self.on_sent_again(now, via);
+                }
             }
             Frame::OpenStream { id, class, priority, label } => {
                 self.streams.on_open(id, class, priority, label)?;
@@ -110,6 +113,15 @@ impl Connection {
             Frame::LinkClose { link, code } => self.close_link_here(now, link, DownReason::ByPeer(code)),
         }
         Ok(())
+    }
+
+    /// Something came over `via` that had come before. Acknowledgements may have got lost with the link that was to bring them,
+    /// and this end has no other way to notice: nobody answers an acknowledgement.
+    fn on_sent_again(&mut self, now: Instant, via: LinkId) {
+        for link in self.links.iter_mut().filter(|link| link.id != via) {
+            let base = link.rtt.base();
+            link.acks.on_sent_again(now, base);
+        }
     }
 
     fn on_close(

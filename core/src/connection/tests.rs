@@ -451,6 +451,24 @@ fn a_link_that_is_only_late_makes_few_bytes_redundant() {
     assert!(world.link_events(0).len() <= 4, "it was not suspect: {:?}", world.link_events(0));
 }
 
+/// What a link brought in its last round trip is acknowledged, but the acknowledgements get lost with the link: sent again over a
+/// line of a hundredth of its rate, it would stop the stream for a third of a second.
+#[test]
+fn a_slow_link_goes_on_at_once_when_a_fast_one_falls_silent() {
+    for start in 0..8 {
+        let mut world = World::new(&Config::default());
+        world.add_link(0, 92_160, 1);
+        world.pipes(0).iter_mut().for_each(|pipe| pipe.queue_bytes = 2048);
+        world.add_link(1, 12_500_000, 1);
+        let mut transfer = Transfer::start(&mut world, Class::Bulk, u64::MAX);
+        transfer.run(&mut world, MS * (3000 + 7 * start));
+        transfer.longest_gap = Duration::ZERO;
+        world.cut(1, true);
+        transfer.run(&mut world, MS * 1000);
+        assert!(transfer.longest_gap < MS * 120, "start {start}: {:?}", transfer.longest_gap);
+    }
+}
+
 #[test]
 fn a_link_that_ends_gives_its_bytes_back() {
     let mut world = World::new(&Config::default());

@@ -12,6 +12,11 @@ const ELSEWHERE_DELAY_MIN: Duration = Duration::from_millis(10);
 /// Every so many acknowledgement-only packets one asks to be acknowledged, so that ranges can be pruned.
 const PING_EVERY: u32 = 16;
 
+/// Time for the link itself, after which another one brings its acknowledgements.
+fn elsewhere_delay(base_rtt: Duration) -> Duration {
+    (base_rtt / 2).max(ELSEWHERE_DELAY_MIN)
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
     received: RangeSet,
@@ -55,7 +60,7 @@ impl Acks {
             let delay = (base_rtt / 4).min(limits::ACK_DELAY_MAX);
             self.deadline.get_or_insert(now + delay);
             if self.elsewhere == Elsewhere::No {
-                self.elsewhere = Elsewhere::After(now + delay + (base_rtt / 2).max(ELSEWHERE_DELAY_MIN));
+                self.elsewhere = Elsewhere::After(now + delay + elsewhere_delay(base_rtt));
             }
         }
     }
@@ -90,6 +95,14 @@ impl Acks {
     pub(crate) fn on_told_elsewhere(&mut self) {
         self.owed_elsewhere = false;
         self.elsewhere = Elsewhere::No;
+    }
+
+    /// The peer sent again what it had sent over this link. If the link has been quiet since, its acknowledgements got lost with
+    /// it; if not, they are on their way.
+    pub(crate) fn on_sent_again(&mut self, now: Instant, base_rtt: Duration) {
+        if self.owed_elsewhere && self.highest_at + elsewhere_delay(base_rtt) <= now {
+            self.elsewhere = Elsewhere::Due;
+        }
     }
 
     /// When an acknowledgement must go out.
@@ -189,6 +202,21 @@ mod tests {
         assert_eq!(acks.elsewhere_deadline(), Some(now + late * 2));
         acks.on_sent(true);
         assert!(!acks.is_due_elsewhere() && acks.elsewhere_deadline().is_none());
+    }
+
+    #[test]
+    fn what_is_sent_again_tells_of_acknowledgements_that_got_lost() {
+        let mut acks = Acks::default();
+        let (now, later) = (Instant::from_nanos(1000), Instant::from_nanos(1000) + ELSEWHERE_DELAY_MIN);
+        acks.on_packet(now, 0, true, RTT);
+        acks.on_sent(true);
+        acks.on_sent_again(now + RTT, RTT);
+        assert!(!acks.is_due_elsewhere(), "it can be on its way");
+        acks.on_sent_again(later, RTT);
+        assert!(acks.is_due_elsewhere());
+        acks.on_told_elsewhere();
+        acks.on_sent_again(later, RTT);
+        assert!(!acks.is_due_elsewhere(), "the peer knows");
     }
 
     #[test]
