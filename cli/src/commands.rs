@@ -21,6 +21,7 @@ mod link;
 mod listen;
 #[cfg(unix)]
 mod log_level;
+mod man_pages;
 #[cfg(unix)]
 mod monitor;
 mod peers;
@@ -108,6 +109,9 @@ pub(crate) enum Command {
     Demo(demo::Demo),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write the manual page of each command into a folder
+    #[command(hide = true)]
+    ManPages(man_pages::ManPages),
 }
 
 impl Command {
@@ -130,6 +134,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Pubkey(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Completions(command) => command.run(),
+        Command::ManPages(command) => command.run(),
         Command::Peers(command) => command.run(),
         Command::Plot(command) => command.run(),
         Command::Devices(command) => command.run().await,

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chores;
+mod dist;
 #[cfg(target_os = "linux")]
 mod firmware;
 mod portable;
@@ -15,7 +16,7 @@ mod toolchain;
 #[cfg(target_os = "linux")]
 mod vm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -37,6 +38,8 @@ enum Xtask {
     /// Build images for microcontrollers, and run one of them in QEMU against the real serial links
     #[cfg(target_os = "linux")]
     Firmware(firmware::Firmware),
+    /// Build a Debian package of the program, its units, rules, manual pages and completions (installs cargo-deb)
+    Dist(dist::Dist),
     #[command(flatten)]
     Chore(Chore),
 }
@@ -65,9 +68,15 @@ fn main() -> Result<ExitCode> {
         Xtask::Vm(vm) => vm.run(),
         #[cfg(target_os = "linux")]
         Xtask::Firmware(firmware) => firmware.run(&shell),
+        Xtask::Dist(dist) => dist.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }
+}
+
+/// The folder that cargo builds in.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// The folder of the workspace.

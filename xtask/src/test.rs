@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-use crate::sim;
 use crate::steps::{Steps, Verdict};
+use crate::{dist, sim};
 
 /// Optimized, with every assertion on: the profile of all tests, so that dependencies are built once.
 pub(crate) const PROFILE: &str = "checked";
@@ -19,7 +19,7 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
@@ -32,6 +32,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("promtool", "prometheus"),
     ("udevadm", "udev"),
     ("systemd-analyze", "systemd"),
+    ("lintian", "lintian"),
 ];
 
 /// Arguments of `cargo xtask test`.
@@ -71,6 +72,12 @@ impl Test {
             Verdict::good("every example works")
         });
         steps.step("end to end", || self.end_to_end(shell, root_tests));
+        steps.step("package", || {
+            if self.quick {
+                return Ok(Verdict::Skipped("--quick".to_owned()));
+            }
+            dist::step(shell)
+        });
         steps.step("virtual machine", || self.virtual_machine(root_tests));
         steps.step("microcontroller", || self.microcontroller(shell, root_tests));
         // Last, so that the runner's own summary closes the output.

@@ -171,6 +171,5 @@ fn summary(outcomes: &[Outcome]) -> ExitCode {
 
 /// Where packages and the like are kept.
 fn cache() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("vm")
+    crate::target().join("vm")
 }

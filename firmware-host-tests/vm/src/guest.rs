@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use crate::report::IN_GUEST;
+use crate::report::{IN_GUEST, REBOOT_CODE, REBOOTS_FILE};
 
 /// How long [`wait_for`] waits. Long, since emulation is slow; what works takes a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,6 +113,23 @@ impl Guest {
         let driver = GreedyDriver { guest: Self { _private: () } };
         fs::write("/sys/bus/usb-serial/drivers/generic/new_id", numbers)?;
         Ok(driver)
+    }
+
+    /// How often this test has rebooted its guest.
+    #[must_use]
+    pub fn reboots(&self) -> u32 {
+        fs::read_to_string(REBOOTS_FILE).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Shuts the guest down as its owner would, and turns it on again; then the test begins anew. Only files outlast it, and
+    /// only in a guest with systemd, which has a disk.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be written on the disk.
+    pub fn reboot(&self) -> io::Result<std::convert::Infallible> {
+        fs::write(REBOOTS_FILE, (self.reboots() + 1).to_string())?;
+        std::process::exit(REBOOT_CODE)
     }
 
     /// Waits until udevd has dealt with all events so far.

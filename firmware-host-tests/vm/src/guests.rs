@@ -9,14 +9,20 @@ use std::time::Duration;
 use crate::error::{During, SetUpError, read};
 use crate::image::Image;
 use crate::kernel_modules::KernelModules;
-use crate::machine::{Accelerator, Boot, CONSOLE, IMAGE, QEMU};
+use crate::machine::{Accelerator, Boot, CONSOLE, DISK, IMAGE, QEMU};
 use crate::packages::{Packages, find_program, install};
 use crate::plan::Contents;
 use crate::report::{JOBS_FILE, Job};
-use crate::run::{News, Outcome, run_boot};
+use crate::run::{News, Outcome, not_up, run_boot};
 
 /// Folders of runs begin so; then come the numbers of the process and of the run in it.
 const RUN: &str = "run-";
+/// Makes the file system on a guest's disk, and the Debian package that has it.
+const MKFS: (&str, &str) = ("mkfs.ext4", "e2fsprogs");
+/// Length of that disk: it has what changes while a guest runs, a few MB.
+const DISK_LENGTH: &str = "64M";
+/// How often one job may reboot its guest.
+const REBOOTS_MAX: usize = 3;
 /// Runs in this process.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
@@ -98,11 +104,19 @@ impl Guests {
     /// A guest cannot be made, or does not come up.
     pub fn run(&self, jobs: &[Job], news: &mut dyn FnMut(News<'_>)) -> Result<Vec<Outcome>, SetUpError> {
         let mut outcomes = Vec::new();
+        let mut reboots = 0;
         while outcomes.len() < jobs.len() {
-            let left = &jobs[outcomes.len()..];
+            let left = same_kind(&jobs[outcomes.len()..]);
             let boot = self.boot(left)?;
-            outcomes
-                .extend(run_boot(&boot, &self.options, left, news).map_err(|error| self.explained(error))?);
+            if boot.systemd && reboots == 0 {
+                self.make_disk()?;
+            }
+            let booted = run_boot(&boot, &self.options, left, news).map_err(|error| self.explained(error))?;
+            outcomes.extend(booted.outcomes);
+            reboots = if booted.reboots { reboots + 1 } else { 0 };
+            if reboots > REBOOTS_MAX {
+                return Err(self.explained(not_up(&boot, "it is rebooted again and again")));
+            }
         }
         Ok(outcomes)
     }
@@ -126,7 +140,11 @@ impl Guests {
 
     /// Writes the file system of a guest with these jobs.
     fn boot(&self, jobs: &[Job]) -> Result<Boot, SetUpError> {
+        let systemd = jobs.first().is_some_and(needs_systemd);
         let mut image = Image::new(&self.packages, &self.modules)?;
+        if systemd {
+            image.systemd(&self.packages)?;
+        }
         image.program("init", &self.stripped(&self.contents.init)?)?;
         for (name, file) in &self.contents.programs {
             let path = format!("/usr/bin/{name}");
@@ -134,7 +152,9 @@ impl Guests {
             // Tests know the programs of their package by their path on the host.
             image.link(&file.display().to_string(), &path);
         }
-        for (name, text) in rules(&self.contents.rules)? {
+        // Under systemd the program installs them itself.
+        let rules = if systemd { Vec::new() } else { rules(&self.contents.rules)? };
+        for (name, text) in rules {
             image.text(&format!("etc/udev/rules.d/{name}"), &text);
         }
         image.text(JOBS_FILE, &serde_json::to_string(jobs).unwrap_or_default());
@@ -149,7 +169,20 @@ impl Guests {
             folder: self.folder.clone(),
             accelerator: self.options.accelerator,
             memory_mib: self.options.memory_mib.saturating_add(image_mib),
+            systemd,
         })
+    }
+
+    /// An empty disk, in place of that of an earlier guest.
+    fn make_disk(&self) -> Result<(), SetUpError> {
+        let (program, package) = MKFS;
+        install(program, package)?;
+        let program = find_program(program).ok_or(SetUpError::ProgramMissing { program, package })?;
+        let disk = self.folder.join(DISK);
+        if disk.exists() {
+            fs::remove_file(&disk).during("remove the disk of the last guest")?;
+        }
+        read(Command::new(program).arg("-q").arg(&disk).arg(DISK_LENGTH)).map(drop)
     }
 
     /// A program without what only debuggers read: that would fill the guest's memory.
@@ -174,6 +207,20 @@ impl Drop for Guests {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Tests of programs with such names run in a guest with systemd.
+const SYSTEMD_TESTS: &str = "vm_systemd";
+
+fn needs_systemd(job: &Job) -> bool {
+    job.name.starts_with(SYSTEMD_TESTS)
+}
+
+/// The first of these jobs, and those after it that run in the same kind of guest.
+fn same_kind(jobs: &[Job]) -> &[Job] {
+    let kind = jobs.first().is_some_and(needs_systemd);
+    let count = jobs.iter().take_while(|job| needs_systemd(job) == kind).count();
+    &jobs[..count]
 }
 
 /// Removes folders of runs that were killed, and those that were kept by earlier runs.

@@ -28,6 +28,40 @@ const GROUPS: [&str; 17] = [
 const USERS: &str = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n\
                      nobody:x:65534:65534:nobody:/tmp:/bin/false\n";
 
+/// What of systemd is there.
+const SYSTEMD: [&str; 9] = [
+    "lib/systemd/systemd",
+    "lib/systemd/systemd-journald",
+    "lib/systemd/systemd-modules-load",
+    "lib/systemd/systemd-shutdown",
+    "lib/systemd/systemd-sysctl",
+    "bin/journalctl",
+    "bin/systemctl",
+    "bin/systemd-sysusers",
+    "bin/systemd-tmpfiles",
+];
+/// What starts at boot, by who wants it.
+const WANTED: [(&str, &str); 10] = [
+    ("sockets.target", "systemd-journald.socket"),
+    ("sockets.target", "systemd-journald-dev-log.socket"),
+    ("sysinit.target", "systemd-journald.service"),
+    ("sysinit.target", "systemd-modules-load.service"),
+    ("sockets.target", "systemd-udevd-control.socket"),
+    ("sockets.target", "systemd-udevd-kernel.socket"),
+    ("sysinit.target", "systemd-udevd.service"),
+    ("sysinit.target", "systemd-udev-trigger.service"),
+    ("sysinit.target", "sys-kernel-config.mount"),
+    ("multi-user.target", "bondwire-vm.service"),
+];
+/// Runs the jobs.
+const JOBS_UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/init jobs\n";
+/// Emulation is slow.
+const SYSTEMD_SETTINGS: &str = "[Manager]\nDefaultTimeoutStartSec=120s\n";
+/// What units say goes to the console, too.
+const JOURNAL_SETTINGS: &str = "[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/console\n";
+/// Any number will do. An empty one would mean a first boot, with units for that.
+const MACHINE_ID: &str = "b0d00000000000000000000000000001\n";
+
 /// One entry of the file system.
 #[derive(Debug)]
 enum Entry {
@@ -87,6 +121,42 @@ impl Image {
         for file in files_in(&library)? {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.program(&format!("lib/udev/{name}"), &file)?;
+        }
+        Ok(())
+    }
+
+    /// systemd as the first program, with the jobs as its service.
+    ///
+    /// # Errors
+    ///
+    /// Something of it is not in the packages.
+    pub fn systemd(&mut self, packages: &Packages) -> Result<(), SetUpError> {
+        let (package, udev) = (packages.folder("systemd")?, packages.folder("udev")?);
+        for program in SYSTEMD {
+            self.program(program, &package.join(program))?;
+        }
+        for file in [package, udev].map(|package| files_in(&package.join("lib/systemd/system"))) {
+            for file in file? {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.insert(&format!("lib/systemd/system/{name}"), Entry::File(file, 0o644));
+            }
+        }
+        self.tree("lib/udev/rules.d", &package.join("lib/udev/rules.d"))?;
+        for (by, unit) in WANTED {
+            self.link(
+                &format!("etc/systemd/system/{by}.wants/{unit}"),
+                &format!("/usr/lib/systemd/system/{unit}"),
+            );
+        }
+        self.text("lib/systemd/system/bondwire-vm.service", JOBS_UNIT);
+        self.link("etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target");
+        self.text("etc/systemd/system.conf", SYSTEMD_SETTINGS);
+        self.text("etc/systemd/journald.conf", JOURNAL_SETTINGS);
+        self.text("etc/machine-id", MACHINE_ID);
+        self.link("var/run", "../run");
+        // Units and systemd name them by these paths.
+        for command in ["kill", "mount", "umount"] {
+            self.link(&format!("bin/{command}"), "busybox");
         }
         Ok(())
     }

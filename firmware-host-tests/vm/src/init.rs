@@ -3,25 +3,34 @@
 //! Process 1 gathers every process that loses its parent, so it must not wait for one of its own at the same time: a child
 //! of it, the worker, does all the work.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use bondwire_vm::report::{Ending, IN_GUEST, JOBS_FILE, Job, REPORT_PORT, Report, SHELL_FLAG, is_complaint};
+use bondwire_vm::report::{
+    Ending, IN_GUEST, JOBS_FILE, Job, REBOOT_CODE, REBOOTS_FILE, REPORT_PORT, Report, SHELL_FLAG,
+    SYSTEMD_FLAG, is_complaint,
+};
 use rustix::fs::OFlags;
-use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, wait};
+use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::process::{Pid, Signal, WaitOptions, chroot, getpid, kill_process_group, wait};
 use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 /// The argument of the worker.
 const WORKER: &str = "work";
+/// The same under systemd.
+const JOBS: &str = "jobs";
+/// Where words on the kernel's command line are read, from the first mount on.
+const COMMAND_LINE: &str = "/proc/cmdline";
 /// What is mounted where, in this order.
 const MOUNTS: [(&str, &str); 7] = [
     ("proc", "/proc"),
@@ -34,6 +43,11 @@ const MOUNTS: [(&str, &str); 7] = [
 ];
 /// Longest line that is passed on in one piece, in bytes.
 const LINE_BYTES_MAX: u64 = 8192;
+/// The disk of a guest with systemd, and what it needs of the kernel.
+const DISK: &str = "/dev/vda";
+const DISK_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "ext4", "overlay"];
+/// How long the disk may take to appear.
+const DISK_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed job may take to die. One that does not hangs in the kernel.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
 /// How long output may come after the end of a job; a process that it left behind can hold its pipe for ever.
@@ -43,18 +57,51 @@ const KERNEL_LINES: usize = 60;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 pub(crate) fn main() {
-    if env::args().nth(1).is_some_and(|argument| argument == WORKER) {
-        work();
-    } else if getpid() == Pid::INIT {
-        let worker = set_up_mounts().and_then(|()| Command::new("/proc/self/exe").arg(WORKER).spawn());
-        match worker {
-            Ok(worker) => gather(worker.id()),
-            Err(error) => eprintln!("bondwire-vm-init: {error}"),
+    match env::args().nth(1).as_deref() {
+        Some(WORKER) => work(set_up),
+        Some(JOBS) => {
+            work(set_up_more);
+            turn_off();
         }
-        // Nothing is left to do when this fails; the kernel panics, and the host hears that the guest is gone.
-        let _ = reboot(RebootCommand::PowerOff);
-    } else {
-        eprintln!("bondwire-vm-init is the first program of a guest; start it with: cargo xtask vm");
+        _ if getpid() == Pid::INIT => {
+            first_program();
+            turn_off();
+        }
+        _ => eprintln!("bondwire-vm-init is the first program of a guest; start it with: cargo xtask vm"),
+    }
+}
+
+fn first_program() {
+    let begun = set_up_mounts().and_then(|()| {
+        if has_flag(SYSTEMD_FLAG) {
+            enter_disk()?;
+            // It mounts anew what it needs; this returns only if it cannot be started.
+            return Err(Command::new("/lib/systemd/systemd").env_clear().exec());
+        }
+        Command::new("/proc/self/exe").arg(WORKER).spawn()
+    });
+    match begun {
+        Ok(worker) => gather(worker.id()),
+        Err(error) => eprintln!("bondwire-vm-init: {error}"),
+    }
+}
+
+fn turn_off() {
+    // Nothing is left to do when this fails; the kernel panics, and the host hears that the guest is gone.
+    let _ = reboot(RebootCommand::PowerOff);
+}
+
+fn has_flag(flag: &str) -> bool {
+    fs::read_to_string(COMMAND_LINE).is_ok_and(|words| words.contains(flag))
+}
+
+/// Has systemd stop all that runs and start anew; this process is among what it stops.
+fn shut_down() {
+    if let Err(error) = good(command("systemctl").arg("reboot")) {
+        return eprintln!("bondwire-vm-init: {error}");
+    }
+    loop {
+        thread::park();
     }
 }
 
@@ -75,9 +122,31 @@ fn set_up_mounts() -> io::Result<()> {
     Ok(())
 }
 
-fn work() {
-    let shell = fs::read_to_string("/proc/cmdline").is_ok_and(|words| words.contains(SHELL_FLAG));
-    if shell {
+/// Makes the files of the image, with what was changed on the disk, the file system of this process and all that it starts.
+fn enter_disk() -> io::Result<()> {
+    for module in DISK_MODULES {
+        good(command("modprobe").arg(module))?;
+    }
+    let deadline = Instant::now() + DISK_LIMIT;
+    while !Path::new(DISK).exists() && Instant::now() < deadline {
+        thread::sleep(LOOK_EVERY);
+    }
+    let [changes, system] = ["/mnt/disk", "/mnt/system"];
+    fs::create_dir_all(changes)?;
+    fs::create_dir_all(system)?;
+    mount(DISK, changes, "ext4", MountFlags::empty(), None)?;
+    fs::create_dir_all(format!("{changes}/upper"))?;
+    fs::create_dir_all(format!("{changes}/work"))?;
+    let layers = format!("lowerdir=/,upperdir={changes}/upper,workdir={changes}/work");
+    mount("overlay", system, "overlay", MountFlags::empty(), Some(&*CString::new(layers)?))?;
+    env::set_current_dir(system)?;
+    mount_move(".", "/")?;
+    chroot(".")?;
+    Ok(())
+}
+
+fn work(set_up: fn() -> io::Result<()>) {
+    if has_flag(SHELL_FLAG) {
         if let Err(error) = set_up() {
             eprintln!("bondwire-vm-init: {error}");
         }
@@ -96,9 +165,13 @@ fn work() {
                 port.send(&Report::Start(number));
                 // What hung or made the kernel complain may have left it in a state that is not the next job's fault. The
                 // host starts another guest for the rest.
-                if !run(job, &port, &mut log) {
-                    return;
+                match run(job, &port, &mut log) {
+                    After::Goes => {}
+                    After::IsSpoilt => return,
+                    After::Reboots => return shut_down(),
                 }
+                // It is over, and the next one has not rebooted.
+                let _ = fs::remove_file(REBOOTS_FILE);
             }
             port.send(&Report::Done);
         }
@@ -106,9 +179,19 @@ fn work() {
     }
 }
 
+/// What systemd leaves to do.
+fn set_up_more() -> io::Result<()> {
+    commands()?;
+    good(command("udevadm").arg("settle"))
+}
+
+fn commands() -> io::Result<()> {
+    good(Command::new("/bin/busybox").args(["--install", "-s", "/usr/sbin"]))
+}
+
 /// Commands, network, configfs and udevd.
 fn set_up() -> io::Result<()> {
-    good(Command::new("/bin/busybox").args(["--install", "-s", "/usr/sbin"]))?;
+    commands()?;
     good(command("hostname").arg("guest"))?;
     good(command("ip").args(["link", "set", "lo", "up"]))?;
     good(command("modprobe").arg("configfs"))?;
@@ -136,8 +219,18 @@ fn good(command: &mut Command) -> io::Result<()> {
     }
 }
 
-/// Runs one job and reports its output, the kernel's complaints, and its end. Answers whether the guest is as before.
-fn run(job: &Job, port: &Port, log: &mut KernelLog) -> bool {
+/// What becomes of the guest after a job.
+enum After {
+    /// It is as before.
+    Goes,
+    /// The job hung in it, or made the kernel complain.
+    IsSpoilt,
+    /// The job goes on in it after a reboot.
+    Reboots,
+}
+
+/// Runs one job and reports its output, the kernel's complaints, and its end.
+fn run(job: &Job, port: &Port, log: &mut KernelLog) -> After {
     let start = Instant::now();
     let ending = match start_job(job, port) {
         Ok((child, output)) => {
@@ -164,8 +257,13 @@ fn run(job: &Job, port: &Port, log: &mut KernelLog) -> bool {
     if let Some(first) = complaint {
         port.send(&Report::Kernel(messages[first].clone()));
     }
+    let reboots = matches!(ending, Ending::Code(REBOOT_CODE));
     port.send(&Report::End { ending, milliseconds });
-    complaint.is_none() && !hung
+    match complaint {
+        None if reboots => After::Reboots,
+        None if !hung => After::Goes,
+        _ => After::IsSpoilt,
+    }
 }
 
 /// Starts a job in a process group of its own, with both outputs in one pipe. The receiver hears when that is empty.

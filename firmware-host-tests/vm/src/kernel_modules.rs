@@ -10,7 +10,7 @@ use crate::error::{During, SetUpError, read};
 use crate::packages::Packages;
 
 /// What tests may load. Modules that these need come along.
-const MODULES: [&str; 28] = [
+const MODULES: [&str; 33] = [
     // Cables in software, and gadget functions at their device end.
     "dummy_hcd",
     "libcomposite",
@@ -36,6 +36,12 @@ const MODULES: [&str; 28] = [
     "usbnet",
     // The controller of QEMU's own USB devices.
     "xhci_pci",
+    // The disk of a guest with systemd.
+    "virtio_pci",
+    "virtio_blk",
+    "ext4",
+    "crc32c_generic",
+    "overlay",
     // Networks.
     "bonding",
     "sch_netem",

@@ -9,7 +9,13 @@ use crate::error::{SetUpError, read};
 use crate::packages::Packages;
 
 /// Where libraries lie in a Debian package.
-const FOLDERS: [&str; 4] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib", "lib"];
+const FOLDERS: [&str; 5] = [
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/systemd",
+    "usr/lib",
+    "lib",
+];
 
 /// `LD_LIBRARY_PATH` for programs of the unpacked packages.
 #[must_use]

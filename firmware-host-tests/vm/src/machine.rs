@@ -9,13 +9,15 @@ use std::time::Instant;
 
 use crate::error::{During, SetUpError};
 use crate::packages::find_program;
-use crate::report::{Report, SHELL_FLAG};
+use crate::report::{Report, SHELL_FLAG, SYSTEMD_FLAG};
 
 /// QEMU, and the Debian package that has it.
 pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
 /// The guest's file system, in its folder.
 pub(crate) const IMAGE: &str = "image.cpio";
+/// The disk of a guest with systemd, in its folder.
+pub(crate) const DISK: &str = "disk.img";
 /// The record of its console, in its folder.
 pub(crate) const CONSOLE: &str = "console.log";
 /// The line of its USB serial adapter: a socket in its folder.
@@ -42,6 +44,8 @@ pub struct Boot {
     pub accelerator: Accelerator,
     /// Memory of the guest, in MiB.
     pub memory_mib: u32,
+    /// Whether systemd is its first program. Such a guest has a disk, which outlasts reboots.
+    pub systemd: bool,
 }
 
 /// A running guest. It ends with this value, whatever happens.
@@ -68,7 +72,8 @@ impl Machine {
     /// QEMU cannot be started.
     pub fn start(boot: &Boot) -> Result<Self, SetUpError> {
         let console = format!("file:{CONSOLE}");
-        let mut command = boot.command(&console, "chardev:reports", "")?;
+        let mut command =
+            boot.command(&console, "chardev:reports", if boot.systemd { SYSTEMD_FLAG } else { "" })?;
         command.args(["-chardev", "stdio,id=reports,signal=off"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = command.spawn().during("start QEMU")?;
@@ -146,6 +151,11 @@ impl Boot {
         command.args(["-append", &format!("console=ttyS0 rdinit=/init panic=-1 {words}")]);
         command.args(["-serial", console, "-serial", reports]);
         Self::add_serial_adapter(&mut command);
+        if self.systemd {
+            // What it has not yet written is of no use to anybody if the host dies.
+            command.args(["-drive", &format!("file={DISK},format=raw,if=none,id=disk,cache=unsafe")]);
+            command.args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
         Ok(command)
     }
 

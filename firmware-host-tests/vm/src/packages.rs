@@ -9,8 +9,8 @@ use crate::error::{During, SetUpError, read};
 
 /// Names Debian's kernel of the day.
 const KERNEL: &str = "linux-image-amd64";
-/// What else the guest is made of: the shell, the module tools, and udev with its libraries.
-const BASE: [&str; 3] = ["busybox-static", "kmod", "udev"];
+/// What else the guest is made of: the shell, the module tools, udev and systemd with their libraries.
+const BASE: [&str; 4] = ["busybox-static", "kmod", "udev", "systemd"];
 /// Libraries that belong to the host's loader, and must be of one version with it.
 const OF_THE_HOST: [&str; 2] = ["libc6", "libgcc-s1"];
 
@@ -57,7 +57,9 @@ impl Packages {
             let unpacked = folder.join(unpacked);
             unpacked.is_dir().then(|| (name.to_owned(), unpacked))
         });
-        entries.collect::<Option<BTreeMap<_, _>>>().map(|folders| Self { folders })
+        let folders: BTreeMap<_, _> = entries.collect::<Option<_>>()?;
+        // An earlier version of this program may have needed less.
+        BASE.iter().all(|name| folders.contains_key(*name)).then_some(Self { folders })
     }
 
     /// The folder of one package.
@@ -242,9 +244,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("complete");
         assert!(Packages::complete(folder.path(), &list).is_none());
-        fs::write(&list, "udev udev_1.unpacked\n").unwrap();
-        assert!(Packages::complete(folder.path(), &list).is_none());
-        fs::create_dir(folder.path().join("udev_1.unpacked")).unwrap();
+        let entry = |name: &str| format!("{name} {name}_1.unpacked\n");
+        fs::write(&list, BASE.map(entry).concat()).unwrap();
+        for name in BASE {
+            assert!(Packages::complete(folder.path(), &list).is_none());
+            fs::create_dir(folder.path().join(format!("{name}_1.unpacked"))).unwrap();
+        }
+        fs::write(&list, entry("udev")).unwrap();
+        assert!(Packages::complete(folder.path(), &list).is_none(), "of a version that needed less");
+        fs::write(&list, BASE.map(entry).concat()).unwrap();
         assert!(Packages::complete(folder.path(), &list).unwrap().folder("udev").is_ok());
     }
 }

@@ -8,6 +8,12 @@ pub const JOBS_FILE: &str = "/etc/bondwire-vm/jobs.json";
 pub const REPORT_PORT: &str = "/dev/ttyS1";
 /// A word on the kernel's command line: a shell on the console instead of jobs.
 pub const SHELL_FLAG: &str = "bondwire_vm.shell";
+/// A word on the kernel's command line: systemd is the first program, and has the jobs run.
+pub const SYSTEMD_FLAG: &str = "bondwire_vm.systemd";
+/// What a job ends with that goes on after a reboot: it runs anew then.
+pub const REBOOT_CODE: i32 = 86;
+/// Counts the reboots of a job, on the guest's disk.
+pub const REBOOTS_FILE: &str = "/var/lib/bondwire-vm-reboots";
 /// Environment variable that tells a program that it runs in the guest.
 pub const IN_GUEST: &str = "BONDWIRE_VM";
 

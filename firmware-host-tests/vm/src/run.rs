@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::SetUpError;
 use crate::guests::Options;
 use crate::machine::{Boot, CONSOLE, Machine, Silence, console_tail};
-use crate::report::{Ending, Job, Report};
+use crate::report::{Ending, Job, REBOOT_CODE, Report};
 
 /// How many lines of the console are shown when the guest dies.
 const CONSOLE_LINES: usize = 40;
@@ -38,13 +38,21 @@ pub enum News<'a> {
     Died(&'a [String]),
 }
 
-/// One boot: the outcomes of the first of `jobs`, up to the one that the guest did not survive.
+/// What came of one boot.
+pub(crate) struct Booted {
+    /// Of the first jobs, up to the one that the guest did not survive, or that goes on in the next boot.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// Whether the next job has asked for another boot, and is to be run anew in it.
+    pub(crate) reboots: bool,
+}
+
+/// One boot, and as many of `jobs` as come to an end in it.
 pub(crate) fn run_boot(
     boot: &Boot,
     options: &Options,
     jobs: &[Job],
     news: &mut dyn FnMut(News<'_>),
-) -> Result<Vec<Outcome>, SetUpError> {
+) -> Result<Booted, SetUpError> {
     let machine = Machine::start(boot)?;
     let start = Instant::now();
     let mut course = Course {
@@ -52,6 +60,7 @@ pub(crate) fn run_boot(
         grace: options.grace,
         outcomes: Vec::new(),
         current: None,
+        reboots: false,
         deadline: start + options.boot_limit,
     };
     loop {
@@ -61,16 +70,18 @@ pub(crate) fn run_boot(
                 news(News::Up(start.elapsed()));
             }
             Ok(Report::Broken(detail)) => return Err(not_up(boot, &detail)),
-            Ok(Report::Done) => return Ok(course.outcomes),
+            Ok(Report::Done) => return Ok(course.booted()),
             Ok(report) => course.take(report, news),
             Err(silence) if course.current.is_some() => {
                 news(News::Died(&console_tail(&boot.folder, CONSOLE_LINES)));
                 course.guest_died(silence, news);
-                return Ok(course.outcomes);
+                return Ok(course.booted());
             }
-            Err(silence) if course.outcomes.is_empty() => return Err(not_up(boot, silence.before_jobs())),
+            Err(silence) if course.outcomes.is_empty() && !course.reboots => {
+                return Err(not_up(boot, silence.before_jobs()));
+            }
             // It turned off after a job that nothing could end, or died between two jobs.
-            Err(_) => return Ok(course.outcomes),
+            Err(_) => return Ok(course.booted()),
         }
     }
 }
@@ -81,6 +92,7 @@ struct Course<'a> {
     grace: Duration,
     outcomes: Vec<Outcome>,
     current: Option<Outcome>,
+    reboots: bool,
     /// When the next report of a start or an end must be here.
     deadline: Instant,
 }
@@ -106,6 +118,13 @@ impl Course<'_> {
             (Report::Kernel(line), Some(outcome)) => {
                 outcome.failure.get_or_insert_with(|| format!("the kernel complained: {line}"));
             }
+            (Report::End { ending: Ending::Code(REBOOT_CODE), .. }, Some(outcome))
+                if outcome.failure.is_none() =>
+            {
+                self.current = None;
+                self.reboots = true;
+                self.deadline = Instant::now() + self.grace;
+            }
             (Report::End { ending, milliseconds }, Some(outcome)) => {
                 outcome.duration = Some(Duration::from_millis(milliseconds));
                 // The kernel's complaint explains more than an exit code.
@@ -122,6 +141,10 @@ impl Course<'_> {
             outcome.failure = Some(silence.during_job().to_owned());
         }
         self.end(news);
+    }
+
+    fn booted(self) -> Booted {
+        Booted { outcomes: self.outcomes, reboots: self.reboots }
     }
 
     fn end(&mut self, news: &mut dyn FnMut(News<'_>)) {
@@ -161,7 +184,7 @@ impl Silence {
     }
 }
 
-fn not_up(boot: &Boot, detail: &str) -> SetUpError {
+pub(crate) fn not_up(boot: &Boot, detail: &str) -> SetUpError {
     SetUpError::NotUp { detail: detail.to_owned(), console: boot.folder.join(CONSOLE) }
 }
 
@@ -171,7 +194,7 @@ mod tests {
 
     fn course(jobs: &[Job]) -> Course<'_> {
         let grace = Duration::from_secs(1);
-        Course { jobs, grace, outcomes: Vec::new(), current: None, deadline: Instant::now() }
+        Course { jobs, grace, outcomes: Vec::new(), current: None, reboots: false, deadline: Instant::now() }
     }
 
     fn job() -> Job {
@@ -194,6 +217,17 @@ mod tests {
         let outcome = &course.outcomes[0];
         assert_eq!(outcome.failure.as_deref(), Some("the kernel complained: WARNING: CPU: 0"));
         assert_eq!(outcome.output, ["line"]);
+    }
+
+    #[test]
+    fn a_job_that_reboots_has_not_ended() {
+        let jobs = [job()];
+        let mut course = course(&jobs);
+        course.take(Report::Start(0), &mut |_| {});
+        course.take(Report::End { ending: Ending::Code(REBOOT_CODE), milliseconds: 5 }, &mut |_| {});
+        assert!(course.current.is_none());
+        let booted = course.booted();
+        assert!(booted.reboots && booted.outcomes.is_empty());
     }
 
     #[test]

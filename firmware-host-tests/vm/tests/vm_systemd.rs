@@ -1,0 +1,386 @@
+//! Cables that join the running service by themselves, under systemd and udevd as a machine has them: `cargo xtask vm`.
+//!
+//! Both ends are services of the one guest: `bondwire`, as it is installed, and `board` at the cables' far ends, the same unit
+//! with folders of its own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+// What these tests print is shown when one fails, and tells how far it came.
+#![allow(clippy::print_stdout)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bondwire_vm::{Speed, guest, wait_for};
+use serde_json::{Value, json};
+
+/// Where the guest has it: the path of the build is the host's.
+const PROGRAM: &str = "/usr/bin/bondwire";
+/// The controller of the cable that carries the link.
+const CONTROLLER: &str = "dummy_udc.0";
+const GADGETS: &str = "/sys/kernel/config/usb_gadget";
+/// The service's control socket.
+const SOCKET: &str = "/run/bondwire-service/bondwire/bondwire.sock";
+/// Time in which a plugged-in cable is to carry data.
+const ATTACH_LIMIT: Duration = Duration::from_secs(2);
+/// How often the cable is plugged in and pulled.
+const TIMES: usize = 10;
+/// How long an event may take here. Emulation is slow, and the host may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the test sends, in bytes and with a pause after each: more than the TCP link alone may carry, and little for the
+/// emulated processors.
+const CHUNK: usize = 16 * 1024;
+const PAUSE: Duration = Duration::from_millis(50);
+/// The most that the TCP link carries.
+const CAP: &str = "1Mbit";
+/// A cable that has sent so many bytes is in use.
+const USED: u64 = 50_000;
+/// Where the connection goes in, and where it comes out at the far end.
+const INLET: &str = "127.0.0.1:8080";
+const OUTLET: &str = "127.0.0.1:9090";
+/// The two units; the board's is made of the other.
+const UNIT: &str = "/etc/systemd/system/bondwire.service";
+const BOARD_UNIT: &str = "/etc/systemd/system/board.service";
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    println!("{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    output
+}
+
+#[track_caller]
+fn good(command: &mut Command) -> String {
+    let output = run(command);
+    if !output.status.success() {
+        run(Command::new("journalctl").args(["--no-pager", "--lines=100"]));
+    }
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    text(&output.stdout)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn bondwire(arguments: &[&str]) -> String {
+    good(Command::new(PROGRAM).args(arguments))
+}
+
+#[track_caller]
+fn systemctl(arguments: &[&str]) -> String {
+    good(Command::new("systemctl").args(arguments))
+}
+
+/// Number and group of the service's user.
+fn service_user() -> (u32, u32) {
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let line = users.lines().find(|line| line.starts_with("bondwire:")).expect("the service's user");
+    let fields: Vec<_> = line.split(':').collect();
+    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
+}
+
+/// The public key of the service whose state is in this folder of `/var/lib`; makes one.
+fn key(folder: &str) -> String {
+    let (user, group) = service_user();
+    let path = format!("/var/lib/{folder}/bondwire");
+    let path = if folder.is_empty() { "/var/lib/bondwire".to_owned() } else { path };
+    fs::create_dir_all(&path).unwrap();
+    chown(&path, Some(user), Some(group)).unwrap();
+    let as_user = |command: &str| {
+        let mut bondwire = Command::new(PROGRAM);
+        let home = format!("/var/lib/{folder}");
+        bondwire.arg(command).env("XDG_CONFIG_HOME", &home).env("HOME", &home).uid(user).gid(group);
+        bondwire
+    };
+    // It may be there already.
+    run(&mut as_user("keygen"));
+    good(&mut as_user("pubkey")).trim().to_owned()
+}
+
+/// A connection to the service's control socket.
+fn control(request: &Value) -> BufReader<UnixStream> {
+    let mut socket = wait_for("the service", || UnixStream::connect(SOCKET).ok()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    writeln!(socket, "{request}").unwrap();
+    let mut socket = BufReader::new(socket);
+    line(&mut socket);
+    socket
+}
+
+fn line(socket: &mut impl BufRead) -> Value {
+    let mut line = String::new();
+    socket.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_default()
+}
+
+/// How many bytes each link of the service's bond has sent, by its name.
+fn links() -> Vec<(String, u64)> {
+    let status = line(&mut control(&json!({ "command": "status" })));
+    let links = status["result"]["bonds"][0]["links"].as_array().cloned().unwrap_or_default();
+    let row =
+        |link: &Value| (link["link"].as_str().unwrap().to_owned(), link["sent_bytes"].as_u64().unwrap());
+    links.iter().map(row).collect()
+}
+
+/// The messages of the running service, from its start on.
+struct Messages(BufReader<UnixStream>);
+
+impl Messages {
+    fn follow() -> Self {
+        Self(control(&json!({ "command": "events", "after": 0 })))
+    }
+
+    /// Waits for a message that says this of something.
+    #[track_caller]
+    fn wait_for(&mut self, of: &str, what: &str) -> String {
+        loop {
+            let event = line(&mut self.0);
+            assert!(!event.is_null(), "the service ended, or was silent: {of} {what}");
+            // Its answer is no message.
+            let Some(message) = event["event"]["message"].as_str() else { continue };
+            println!("    {message}");
+            if message.contains(of) && message.contains(what) {
+                return message.to_owned();
+            }
+        }
+    }
+}
+
+/// Bytes through the bond, of which each is checked, until somebody ends it.
+struct Load {
+    goes_on: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+    receiver: JoinHandle<u64>,
+}
+
+/// The byte at this position.
+fn byte(position: u64) -> u8 {
+    (position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+impl Load {
+    fn start() -> Self {
+        let listener = TcpListener::bind(OUTLET).unwrap();
+        let mut connection = wait_for("the forward", || TcpStream::connect(INLET).ok()).unwrap();
+        let receiver = thread::spawn(move || {
+            let (mut connection, mut received, mut buffer) = (listener.accept().unwrap().0, 0, [0; CHUNK]);
+            loop {
+                let length = connection.read(&mut buffer).unwrap();
+                if length == 0 {
+                    return received;
+                }
+                for read in &buffer[..length] {
+                    assert_eq!(*read, byte(received), "at {received}");
+                    received += 1;
+                }
+            }
+        });
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let goes = goes_on.clone();
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            loop {
+                let chunk: Vec<_> = (sent..).map(byte).take(CHUNK).collect();
+                connection.write_all(&chunk).unwrap();
+                sent += chunk.len() as u64;
+                if !goes.load(Ordering::Relaxed) {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
+            connection.shutdown(Shutdown::Write).unwrap();
+            sent
+        });
+        Self { goes_on, sender, receiver }
+    }
+
+    /// How many bytes arrived: all.
+    fn end(self) -> u64 {
+        self.goes_on.store(false, Ordering::Relaxed);
+        let (sent, received) = (self.sender.join().unwrap(), self.receiver.join().unwrap());
+        assert_eq!(sent, received);
+        received
+    }
+}
+
+/// The guest with both services installed and enabled, as an administrator does it.
+struct Machine;
+
+impl Machine {
+    /// The board takes these links beside TCP.
+    fn set_up(install: &[&str], board_links: &str) -> Self {
+        bondwire(&[&["udev", "install"], install].concat());
+        let machine = Self;
+        fs::create_dir_all("/var/lib/board").unwrap();
+        let (own, board) = (key(""), key("board"));
+        fs::write(
+            "/etc/bondwire/bondwire.toml",
+            format!(
+                "[connect.board]\npeer = \"{board}\"\nlinks = [\"tcp:127.0.0.1:7700,cap={CAP}\"]\n\
+                 attach = [\"usb:\", \"serial:*\"]\nforwards = [\"-L {INLET}:{OUTLET}\"]\n"
+            ),
+        )
+        .unwrap();
+        fs::write(
+            "/etc/bondwire/board.toml",
+            format!(
+                "[listen]\nlinks = [\"tcp:127.0.0.1:7700\", {board_links}]\nallow = [\"{own}\"]\npermit-open = [\"{OUTLET}\"]\n"
+            ),
+        )
+        .unwrap();
+        let unit = fs::read_to_string(UNIT).unwrap();
+        let unit = unit.replace("/bondwire.toml", "/board.toml").replace("=/var/lib\n", "=/var/lib/board\n");
+        let unit = unit.replace("StateDirectory=bondwire\n", "StateDirectory=board/bondwire\n");
+        fs::write(BOARD_UNIT, unit.replace("bondwire-service", "board")).unwrap();
+        fs::create_dir_all("/etc/systemd/system/bondwire-gadget.service.d").unwrap();
+        fs::write(
+            "/etc/systemd/system/bondwire-gadget.service.d/cable.conf",
+            format!("[Service]\nExecStart=\nExecStart={PROGRAM} gadget up --user bondwire {CONTROLLER}\n"),
+        )
+        .unwrap();
+        systemctl(&["daemon-reload"]);
+        systemctl(&["enable", "bondwire-gadget", "board", "bondwire"]);
+        machine
+    }
+
+    fn start() {
+        systemctl(&["start", "board", "bondwire"]);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            run(Command::new("journalctl").args(["--no-pager", "--lines=200"]));
+        }
+        run(Command::new("systemctl").args(["disable", "--now", "bondwire", "board", "bondwire-gadget"]));
+    }
+}
+
+/// Plugs in the cable at this gadget, or pulls it. (`soft_connect` does not do: after it dummy_hcd answers no request.)
+fn plug(gadget: &str, controller: &str, is_in: bool) {
+    let file = Path::new(GADGETS).join(gadget).join("UDC");
+    fs::write(file, if is_in { controller } else { "\n" }).unwrap();
+}
+
+#[test]
+fn a_cable_joins_the_running_bond_as_it_is_plugged_in_and_leaves_as_it_is_pulled() {
+    let Some(guest) = guest() else { return };
+    let machine = Machine::set_up(&[], &format!("\"gadget:{CONTROLLER}\""));
+    // The gadget's unit is wanted by the controller that comes with the cable.
+    let cables = guest.cables(1, Speed::High).unwrap();
+    let gadget = format!("bondwire.{CONTROLLER}");
+    wait_for("the gadget", || Path::new(GADGETS).join(&gadget).exists().then_some(())).unwrap();
+    Machine::start();
+    let mut messages = Messages::follow();
+    messages.wait_for(" usb ", ": up");
+    let load = Load::start();
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let carries = || links().iter().any(|(link, sent)| link.starts_with("usb") && *sent > USED);
+        wait_for("data over the cable", || carries().then_some(())).unwrap();
+        plug(&gadget, CONTROLLER, false);
+        messages.wait_for(": detached", "");
+        let links = links();
+        assert!(links.len() == 1 && links[0].0.starts_with("tcp"), "{links:?}");
+        let plugged_in = Instant::now();
+        plug(&gadget, CONTROLLER, true);
+        messages.wait_for(" usb ", ": up");
+        times.push(plugged_in.elapsed());
+    }
+    times.sort();
+    println!("attached after {times:?}; the aim is {ATTACH_LIMIT:?} on a machine that is not emulated");
+
+    println!("{} bytes arrived meanwhile, each right", load.end());
+
+    // A service that dies takes its cables up again.
+    systemctl(&["kill", "--signal=KILL", "bondwire"]);
+    messages.0.read_to_end(&mut Vec::new()).unwrap();
+    Messages::follow().wait_for(" usb ", ": up");
+    drop((machine, cables));
+}
+
+/// A serial port as a gadget, of which the far end is a `ttyGS`; gone when this value goes.
+struct SerialGadget(&'static str);
+
+impl SerialGadget {
+    fn new(name: &'static str, serial: &str) -> Self {
+        let folder = Path::new(GADGETS).join(name);
+        fs::create_dir(&folder).unwrap();
+        let gadget = Self(name);
+        for part in ["strings/0x409", "configs/c.1", "functions/acm.x"] {
+            fs::create_dir(folder.join(part)).unwrap();
+        }
+        fs::write(folder.join("idVendor"), "0x1d6b").unwrap();
+        fs::write(folder.join("idProduct"), "0x0107").unwrap();
+        fs::write(folder.join("strings/0x409/serialnumber"), serial).unwrap();
+        symlink(folder.join("functions/acm.x"), folder.join("configs/c.1/acm.x")).unwrap();
+        gadget
+    }
+}
+
+impl Drop for SerialGadget {
+    fn drop(&mut self) {
+        let folder = Path::new(GADGETS).join(self.0);
+        let _ = fs::write(folder.join("UDC"), "\n");
+        let _ = fs::remove_file(folder.join("configs/c.1/acm.x"));
+        for part in ["functions/acm.x", "configs/c.1", "strings/0x409", ""] {
+            let _ = fs::remove_dir(folder.join(part));
+        }
+    }
+}
+
+#[test]
+fn a_serial_port_joins_if_its_number_was_let_in_and_no_other_one() {
+    let Some(guest) = guest() else { return };
+    guest.load("libcomposite", &[]).unwrap();
+    let cables = guest.cables(2, Speed::High).unwrap();
+    let gadgets = [SerialGadget::new("wanted", "BW7"), SerialGadget::new("other", "XY9")];
+    let machine = Machine::set_up(&["--serial", "BW7"], "\"serial:/dev/ttyGS0\"");
+    Machine::start();
+    let mut messages = Messages::follow();
+    messages.wait_for(" tcp ", ": up");
+    // The other one first: by the time the wanted one is up, it has had its time.
+    plug("other", "dummy_udc.1", true);
+    wait_for("its port", || Path::new("/dev/ttyACM0").exists().then_some(())).unwrap();
+    guest.settle().unwrap();
+    let plugged_in = Instant::now();
+    plug("wanted", CONTROLLER, true);
+    messages.wait_for(" serial ", ": up");
+    println!("attached after {:?}", plugged_in.elapsed());
+    let units = systemctl(&["list-units", "--all", "--plain", "--no-legend", "bondwire-attach@*"]);
+    assert!(units.contains("@ttyACM1.service") && !units.contains("@ttyACM0.service"), "{units}");
+    plug("wanted", CONTROLLER, false);
+    messages.wait_for("ttyACM1: detached", "");
+    drop((machine, gadgets, cables));
+}
+
+#[test]
+fn everything_comes_back_after_a_reboot() {
+    let Some(guest) = guest() else { return };
+    if guest.reboots() == 0 {
+        // A controller that is there from boot on, as those of boards are.
+        fs::create_dir_all("/etc/modules-load.d").unwrap();
+        fs::create_dir_all("/etc/modprobe.d").unwrap();
+        fs::write("/etc/modules-load.d/cable.conf", "dummy_hcd\n").unwrap();
+        fs::write("/etc/modprobe.d/cable.conf", "options dummy_hcd num=1 is_high_speed=1\n").unwrap();
+        std::mem::forget(Machine::set_up(&[], &format!("\"gadget:{CONTROLLER}\"")));
+        guest.reboot().unwrap();
+    }
+    // Nothing but looking on from here.
+    let machine = Machine;
+    Messages::follow().wait_for(" usb ", ": up");
+    assert!(Load::start().end() > 0);
+    fs::remove_file("/etc/modules-load.d/cable.conf").unwrap();
+    drop(machine);
+}
