@@ -65,7 +65,8 @@ impl Dist {
 fn package(shell: &Shell, profile: &str, of: &[&str]) -> Result<PathBuf> {
     cmd!(shell, "cargo build --quiet --profile {profile} {of...} --bin bondwire").quiet().run()?;
     if cmd!(shell, "cargo deb --version").quiet().ignore_stderr().read().is_err() {
-        cmd!(shell, "cargo install --quiet --locked cargo-deb").quiet().run()?;
+        // It compresses a few megabytes, once: not worth minutes of optimizing it.
+        cmd!(shell, "cargo install --quiet --locked --debug cargo-deb").quiet().run()?;
     }
     let target = crate::target();
     let folder = if profile == "dev" { "debug" } else { profile };
