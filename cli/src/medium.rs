@@ -163,6 +163,10 @@ impl Media {
     }
 
     /// Takes links for `listener`, by an acceptor with this number.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(unused_variables, reason = "only gadgets tell whose they are")
+    )]
     pub(crate) async fn accept(
         &self,
         medium: &Medium,

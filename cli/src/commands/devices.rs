@@ -51,14 +51,17 @@ impl Devices {
 
 impl Report {
     fn text(&self) -> String {
-        let mut text = match &self.usb_fault {
+        let usb = match &self.usb_fault {
             Some(fault) => format!("{fault}\n"),
             None => usb::text(&self.usb_devices),
         };
-        #[cfg(target_os = "linux")]
-        text.push_str(&gadget::text(&self.gadget_controllers));
-        #[cfg(unix)]
-        text.push_str(&serial::text(&self.serial_ports));
-        text
+        [
+            usb,
+            #[cfg(target_os = "linux")]
+            gadget::text(&self.gadget_controllers),
+            #[cfg(unix)]
+            serial::text(&self.serial_ports),
+        ]
+        .concat()
     }
 }
