@@ -120,7 +120,9 @@ fn gather(shell: &Shell, program: &Path, folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     }
     for (from, to) in FILES {
-        shell.copy_file(root().join("udev").join(from), folder.join(to))?;
+        let text = shell.read_file(root().join("udev").join(from))?;
+        // Makes the folders, too, as copying does not.
+        shell.write_file(folder.join(to), text)?;
     }
     for (name, file) in COMPLETIONS {
         let script = cmd!(shell, "{program} completions {name}").quiet().read()?;
