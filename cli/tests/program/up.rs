@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -517,6 +519,90 @@ fn a_killed_listener_that_returns_is_found_again() {
     assert!(get(local) == page(1000));
     let remote = address_behind("forwarding ", &listening.wait_for("forwarding 127.0.0.1:"));
     assert_eq!(get(remote), page(1000));
+}
+
+/// A page through a forward that need not be there.
+fn try_get(address: SocketAddr) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let body = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|at| answer.split_off(at + 4));
+    body.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+}
+
+#[test]
+fn either_service_is_killed_under_load_and_both_forwards_work_again() {
+    let (server, client) = (User::new(), User::new());
+    let listen = |link: &str| {
+        format!(
+            "[listen]\nlinks = [\"{link}\"]\nallow = [\"{}\"]\npermit-listen = [\"localhost:*\"]\n",
+            client.public_key()
+        )
+    };
+    let mut listening = start(&server, &write_config(&server, "server.toml", &listen("tcp:127.0.0.1:0")));
+    let link = listening.link();
+    let listen_file = write_config(&server, "server.toml", &listen(&link));
+    let (local, remote, load) = (free_port(), free_port(), free_port());
+    let forwards = [
+        format!("-L {local}:{}", web_server(1000)),
+        format!("-R {remote}:{}", web_server(1000)),
+        format!("-L {load}:{}", download_server()),
+    ];
+    let forwards: Vec<_> = forwards.iter().map(String::as_str).collect();
+    let connect_file =
+        write_config(&client, "client.toml", &Services::text(&server, &[&link], &forwards, ""));
+    let mut connecting = start(&client, &connect_file);
+    let wait_for_both = |what: &str| {
+        let since = Instant::now();
+        for address in [local, remote] {
+            while !try_get(address).is_ok_and(|found| found == page(1000)) {
+                assert!(since.elapsed() < PATIENCE, "{what}: {address} does not work");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        println!("{what}: both forwards work after {:?}", since.elapsed());
+    };
+    wait_for_both("at first");
+    let loaded_bytes = Arc::new(AtomicU64::new(0));
+    let counter = Arc::downgrade(&loaded_bytes);
+    // Downloads end with the bond that carries them, and begin again, until the test is over.
+    thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Some(counter) = counter.upgrade() {
+            let Ok(mut stream) = TcpStream::connect(load) else {
+                // Thousands of attempts would take the ports that the services want back.
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                counter.fetch_add(read as u64, Ordering::Relaxed);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let wait_for_load = || {
+        let (before, since) = (loaded_bytes.load(Ordering::Relaxed), Instant::now());
+        while loaded_bytes.load(Ordering::Relaxed) < before + DOWNLOAD_BYTES / 4 {
+            assert!(since.elapsed() < PATIENCE, "no load");
+            thread::yield_now();
+        }
+    };
+    for _ in 0..3 {
+        wait_for_load();
+        listening.signal(Signal::KILL);
+        // Waits for its end: until then it has the name.
+        drop(listening);
+        listening = start(&server, &listen_file);
+        wait_for_both("the listening one is back");
+        wait_for_load();
+        connecting.signal(Signal::KILL);
+        drop(connecting);
+        connecting = start(&client, &connect_file);
+        wait_for_both("the connecting one is back");
+    }
 }
 
 #[test]
