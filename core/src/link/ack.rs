@@ -35,12 +35,12 @@ pub(crate) struct Acks {
 /// Whether another link is to bring what this one owes.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Elsewhere {
-    /// Nothing is owed.
+    /// No.
     #[default]
     No,
     /// Should this link take no packet until then.
     After(Instant),
-    /// That time has passed. It needs no timer any more: there may be no other link.
+    /// Now. It needs no timer any more: there may be no other link.
     Due,
 }
 

@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod error;
+mod gadget;
 mod guest;
 pub mod guests;
 pub mod image;
@@ -28,4 +29,5 @@ pub mod plan;
 pub mod report;
 pub mod run;
 
+pub use gadget::Gadget;
 pub use guest::{Cables, GreedyDriver, Guest, Speed, guest, wait_for};

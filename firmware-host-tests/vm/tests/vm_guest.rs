@@ -2,8 +2,6 @@
 //! links take for granted.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod gadget;
-
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use bondwire_vm::{Guest, Speed, guest, wait_for};
-use gadget::{Gadget, PRODUCT};
+use bondwire_vm::{Gadget, Guest, Speed, guest, wait_for};
 
 /// Everything that udev says about USB, line by line.
 struct Monitor {
@@ -94,9 +91,9 @@ fn a_cable_has_two_ends() {
 fn a_gadget_is_seen(guest: &Guest, speed: Speed) {
     let cables = guest.cables(1, speed).unwrap();
     let udev = Monitor::start();
-    let gadget = Gadget::new("seen", &["SourceSink.0"]).unwrap();
+    let gadget = Gadget::new(guest, "seen", "BW1", &["SourceSink.0"]).unwrap();
     gadget.bind(&cables.controllers().unwrap()[0]).unwrap();
-    let found = wait_for("the device", || device(PRODUCT)).unwrap();
+    let found = wait_for("the device", || device(Gadget::PRODUCT)).unwrap();
     let name = found.file_name().unwrap().to_string_lossy().into_owned();
     udev.expect(&format!("/{name} (usb)"));
     assert_eq!(attribute(&found, "speed").as_deref(), Some(speed.megabits()));
@@ -126,7 +123,7 @@ fn a_gadget_is_seen_at_super_speed() {
 fn a_serial_cable_carries_bytes_until_it_is_pulled() {
     let Some(guest) = guest() else { return };
     let cables = guest.cables(1, Speed::High).unwrap();
-    let gadget = Gadget::new("serial", &["acm.0"]).unwrap();
+    let gadget = Gadget::new(&guest, "serial", "BW1", &["acm.0"]).unwrap();
     gadget.bind(&cables.controllers().unwrap()[0]).unwrap();
     wait_for("the host's end", || Path::new("/dev/ttyACM0").exists().then_some(())).unwrap();
     let (near, far) = (raw_port("/dev/ttyACM0"), raw_port("/dev/ttyGS0"));
@@ -135,7 +132,7 @@ fn a_serial_cable_carries_bytes_until_it_is_pulled() {
     let udev = Monitor::start();
     gadget.unbind().unwrap();
     udev.expect("remove");
-    wait_for("the device to go", || device(PRODUCT).is_none().then_some(())).unwrap();
+    wait_for("the device to go", || device(Gadget::PRODUCT).is_none().then_some(())).unwrap();
     // The port that is open knows of its end, and its name goes with it.
     assert_eq!((&near).read(&mut [0]).unwrap(), 0);
     drop(near);

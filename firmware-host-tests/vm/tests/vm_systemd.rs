@@ -10,7 +10,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bondwire_vm::{Speed, guest, wait_for};
+use bondwire_vm::{Gadget, Speed, guest, wait_for};
 use serde_json::{Value, json};
 
 /// Where the guest has it: the path of the build is the host's.
@@ -267,10 +267,9 @@ impl Drop for Machine {
     }
 }
 
-/// Plugs in the cable at this gadget, or pulls it. (`soft_connect` does not do: after it dummy_hcd answers no request.)
-fn plug(gadget: &str, controller: &str, is_in: bool) {
-    let file = Path::new(GADGETS).join(gadget).join("UDC");
-    fs::write(file, if is_in { controller } else { "\n" }).unwrap();
+/// Plugs in the cable of the board, or pulls it. (`soft_connect` does not do: after it dummy_hcd answers no request.)
+fn plug(gadget: &Path, is_in: bool) {
+    fs::write(gadget.join("UDC"), if is_in { CONTROLLER } else { "\n" }).unwrap();
 }
 
 #[test]
@@ -279,8 +278,8 @@ fn a_cable_joins_the_running_bond_as_it_is_plugged_in_and_leaves_as_it_is_pulled
     let machine = Machine::set_up(&[], &format!("\"gadget:{CONTROLLER}\""));
     // The gadget's unit is wanted by the controller that comes with the cable.
     let cables = guest.cables(1, Speed::High).unwrap();
-    let gadget = format!("bondwire.{CONTROLLER}");
-    wait_for("the gadget", || Path::new(GADGETS).join(&gadget).exists().then_some(())).unwrap();
+    let gadget = Path::new(GADGETS).join(format!("bondwire.{CONTROLLER}"));
+    wait_for("the gadget", || gadget.exists().then_some(())).unwrap();
     Machine::start();
     let mut messages = Messages::follow();
     messages.wait_for(" usb ", ": up");
@@ -289,12 +288,12 @@ fn a_cable_joins_the_running_bond_as_it_is_plugged_in_and_leaves_as_it_is_pulled
     for _ in 0..TIMES {
         let carries = || links().iter().any(|(link, sent)| link.starts_with("usb") && *sent > USED);
         wait_for("data over the cable", || carries().then_some(())).unwrap();
-        plug(&gadget, CONTROLLER, false);
+        plug(&gadget, false);
         messages.wait_for(": detached", "");
         let links = links();
         assert!(links.len() == 1 && links[0].0.starts_with("tcp"), "{links:?}");
         let plugged_in = Instant::now();
-        plug(&gadget, CONTROLLER, true);
+        plug(&gadget, true);
         messages.wait_for(" usb ", ": up");
         times.push(plugged_in.elapsed());
     }
@@ -310,59 +309,29 @@ fn a_cable_joins_the_running_bond_as_it_is_plugged_in_and_leaves_as_it_is_pulled
     drop((machine, cables));
 }
 
-/// A serial port as a gadget, of which the far end is a `ttyGS`; gone when this value goes.
-struct SerialGadget(&'static str);
-
-impl SerialGadget {
-    fn new(name: &'static str, serial: &str) -> Self {
-        let folder = Path::new(GADGETS).join(name);
-        fs::create_dir(&folder).unwrap();
-        let gadget = Self(name);
-        for part in ["strings/0x409", "configs/c.1", "functions/acm.x"] {
-            fs::create_dir(folder.join(part)).unwrap();
-        }
-        fs::write(folder.join("idVendor"), "0x1d6b").unwrap();
-        fs::write(folder.join("idProduct"), "0x0107").unwrap();
-        fs::write(folder.join("strings/0x409/serialnumber"), serial).unwrap();
-        symlink(folder.join("functions/acm.x"), folder.join("configs/c.1/acm.x")).unwrap();
-        gadget
-    }
-}
-
-impl Drop for SerialGadget {
-    fn drop(&mut self) {
-        let folder = Path::new(GADGETS).join(self.0);
-        let _ = fs::write(folder.join("UDC"), "\n");
-        let _ = fs::remove_file(folder.join("configs/c.1/acm.x"));
-        for part in ["functions/acm.x", "configs/c.1", "strings/0x409", ""] {
-            let _ = fs::remove_dir(folder.join(part));
-        }
-    }
-}
-
 #[test]
 fn a_serial_port_joins_if_its_number_was_let_in_and_no_other_one() {
     let Some(guest) = guest() else { return };
-    guest.load("libcomposite", &[]).unwrap();
     let cables = guest.cables(2, Speed::High).unwrap();
-    let gadgets = [SerialGadget::new("wanted", "BW7"), SerialGadget::new("other", "XY9")];
+    let wanted = Gadget::new(&guest, "wanted", "BW7", &["acm.0"]).unwrap();
+    let other = Gadget::new(&guest, "other", "XY9", &["acm.1"]).unwrap();
     let machine = Machine::set_up(&["--serial", "BW7"], "\"serial:/dev/ttyGS0\"");
     Machine::start();
     let mut messages = Messages::follow();
     messages.wait_for(" tcp ", ": up");
     // The other one first: by the time the wanted one is up, it has had its time.
-    plug("other", "dummy_udc.1", true);
+    other.bind("dummy_udc.1").unwrap();
     wait_for("its port", || Path::new("/dev/ttyACM0").exists().then_some(())).unwrap();
     guest.settle().unwrap();
     let plugged_in = Instant::now();
-    plug("wanted", CONTROLLER, true);
+    wanted.bind(CONTROLLER).unwrap();
     messages.wait_for(" serial ", ": up");
     println!("attached after {:?}", plugged_in.elapsed());
     let units = systemctl(&["list-units", "--all", "--plain", "--no-legend", "bondwire-attach@*"]);
     assert!(units.contains("@ttyACM1.service") && !units.contains("@ttyACM0.service"), "{units}");
-    plug("wanted", CONTROLLER, false);
+    wanted.unbind().unwrap();
     messages.wait_for("ttyACM1: detached", "");
-    drop((machine, gadgets, cables));
+    drop((machine, wanted, other, cables));
 }
 
 #[test]

@@ -3,24 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The product name of every gadget here.
-pub(crate) const PRODUCT: &str = "Bondwire's test gadget";
+use crate::Guest;
+
 const GADGETS: &str = "/sys/kernel/config/usb_gadget";
 /// The language of its names: English (United States).
 const LANGUAGE: &str = "0x409";
 
-/// Unbound and removed when this value goes.
-pub(crate) struct Gadget {
+/// A gadget of a test. Unbound and removed when this value goes.
+#[derive(Debug)]
+pub struct Gadget {
     folder: PathBuf,
     functions: Vec<String>,
 }
 
 impl Gadget {
-    /// A gadget with functions such as `acm.0`.
-    pub(crate) fn new(name: &str, functions: &[&str]) -> io::Result<Self> {
-        if !Path::new(GADGETS).exists() {
-            bondwire_vm::guest().ok_or(io::ErrorKind::Unsupported)?.load("libcomposite", &[])?;
-        }
+    /// The product name of each.
+    pub const PRODUCT: &str = "Bondwire's test gadget";
+
+    /// A gadget with functions such as `acm.0`, bound to no controller.
+    ///
+    /// # Errors
+    ///
+    /// There is one of this name, or the kernel lacks a function.
+    pub fn new(guest: &Guest, name: &str, serial_number: &str, functions: &[&str]) -> io::Result<Self> {
+        guest.load("libcomposite", &[])?;
         let folder = Path::new(GADGETS).join(name);
         fs::create_dir(&folder)?;
         let gadget = Self { folder, functions: functions.iter().map(|&name| name.to_owned()).collect() };
@@ -29,7 +35,8 @@ impl Gadget {
         fs::write(folder.join("idVendor"), "0x1d6b")?;
         fs::write(folder.join("idProduct"), "0x0104")?;
         fs::create_dir(folder.join("strings").join(LANGUAGE))?;
-        fs::write(folder.join("strings").join(LANGUAGE).join("product"), PRODUCT)?;
+        fs::write(folder.join("strings").join(LANGUAGE).join("product"), Self::PRODUCT)?;
+        fs::write(folder.join("strings").join(LANGUAGE).join("serialnumber"), serial_number)?;
         fs::create_dir(folder.join("configs/c.1"))?;
         for function in functions {
             fs::create_dir(folder.join("functions").join(function))?;
@@ -41,11 +48,21 @@ impl Gadget {
         Ok(gadget)
     }
 
-    pub(crate) fn bind(&self, controller: &str) -> io::Result<()> {
+    /// Plugs it in at this controller.
+    ///
+    /// # Errors
+    ///
+    /// There is no such controller, or it is taken.
+    pub fn bind(&self, controller: &str) -> io::Result<()> {
         fs::write(self.folder.join("UDC"), controller)
     }
 
-    pub(crate) fn unbind(&self) -> io::Result<()> {
+    /// Pulls its cable.
+    ///
+    /// # Errors
+    ///
+    /// It was not bound.
+    pub fn unbind(&self) -> io::Result<()> {
         fs::write(self.folder.join("UDC"), "\n")
     }
 }
