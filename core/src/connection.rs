@@ -35,6 +35,7 @@ use crate::handshake::Parameters;
 use crate::id::{LinkId, Role};
 use crate::limits;
 use crate::link::Link;
+use crate::ordered::Ordered;
 use crate::range_set::RangeSet;
 use crate::streams::{Streams, StreamsConfig};
 use crate::time::Instant;
@@ -54,6 +55,9 @@ pub struct Connection {
     ids_used: RangeSet,
     streams: Streams,
     datagrams: Datagrams,
+    ordered: Ordered,
+    /// Whether bulk data goes into the next packet before ordered datagrams: they take turns.
+    bulk_first: bool,
     control: Control,
     copies: Copies,
     keys: Option<BondKeys>,
@@ -95,6 +99,8 @@ impl Connection {
             ids_used: RangeSet::new(),
             streams,
             datagrams: Datagrams::new(),
+            ordered: Ordered::new(),
+            bulk_first: false,
             control: Control::default(),
             copies: Copies::default(),
             keys: None,
@@ -185,7 +191,10 @@ impl Connection {
         if let Some(event) = self.streams.poll_event() {
             return Some(Event::Stream(event));
         }
-        self.datagrams.poll_readable().then_some(Event::DatagramReadable)
+        if self.datagrams.poll_readable() {
+            return Some(Event::DatagramReadable);
+        }
+        self.ordered.poll_readable().then_some(Event::OrderedReadable)
     }
 
     /// Which end this is.

@@ -17,6 +17,8 @@ pub enum Event {
     Stream(StreamEvent),
     /// A datagram can be read.
     DatagramReadable,
+    /// An ordered datagram can be read.
+    OrderedReadable,
     /// A link changed its state.
     Link {
         /// The link.
@@ -120,7 +122,7 @@ pub enum TimerReason {
     Idle,
     /// The bond has been closing for long enough.
     Close,
-    /// Datagrams grow too old.
+    /// Datagrams grow too old, or were held for long enough.
     Datagrams,
 }
 

@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod id;
 pub mod limits;
 mod link;
+pub mod ordered;
 mod policy;
 mod pool;
 pub mod range_set;

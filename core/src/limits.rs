@@ -113,6 +113,33 @@ pub const DATAGRAM_FLOWS_MAX: usize = 1024;
 /// Ranges of datagram numbers that are remembered to tell duplicates; an older duplicate is delivered twice.
 pub const DATAGRAM_SEEN_RANGES_MAX: usize = 1024;
 
+/// Largest ordered datagram in bytes: the largest packet of IP.
+pub const ORDERED_MAX_BYTES: usize = 64 << 10;
+/// Flows of ordered datagrams, the lowest, for which links keep their queues short. There are 256 in all: few enough that both
+/// ends keep the numbers of each for as long as the bond lives, and enough that two busy ones seldom share one.
+pub const ORDERED_PROMPT_FLOWS: u8 = 32;
+/// Bytes that a flow of ordered datagrams sends before others have their turn: a full packet of Ethernet.
+pub const ORDERED_QUANTUM_BYTES: usize = 1514;
+/// Ordered datagrams that may wait to be sent, by the time the links need for them. A connection inside fills this; less would keep
+/// it from filling links that differ in delay, and what is more only delays it. Others do not wait for it, since flows take turns.
+pub const ORDERED_QUEUE_TIME: Duration = Duration::from_millis(100);
+/// Bytes of ordered datagrams that may wait in any case: a window with which connections begin, ten packets.
+pub const ORDERED_QUEUE_MIN_BYTES: usize = 16 << 10;
+/// Most bytes of ordered datagrams that wait to be sent: 300 Mbit/s for that time.
+pub const ORDERED_QUEUE_MAX_BYTES: usize = 4 << 20;
+/// Age at which an unsent ordered datagram is dropped, and time after its last fragment at which an incomplete one is: a line of
+/// 9600 baud needs more than a second for one of 1280 bytes.
+pub const ORDERED_AGE_MAX: Duration = Duration::from_secs(2);
+/// Time for which ordered datagrams are held for an earlier one: less than the shortest time-out of a TCP inside (200 ms on Linux).
+pub const ORDERED_HOLD_TIME: Duration = Duration::from_millis(100);
+/// By how much a link may deliver later than the first one to carry ordered datagrams: half of the time for which they are held,
+/// since estimates err.
+pub const ORDERED_SPREAD_MAX: Duration = Duration::from_millis(50);
+/// Bytes of ordered datagrams held for earlier ones, per bond: 300 Mbit/s for that time.
+pub const ORDERED_HOLD_BYTES: usize = 4 << 20;
+/// Bytes of ordered datagrams received but not yet taken, per bond.
+pub const ORDERED_UNREAD_BYTES: usize = 4 << 20;
+
 /// Packets sealed with one key before the next key phase (design margin far below the AEAD's limits).
 pub const KEY_PHASE_PACKETS: u64 = 1 << 22;
 

@@ -65,6 +65,12 @@ impl Candidate {
         self.half_rtt + self.overdue + transmit_time(self.in_flight.saturating_add(length), self.rate)
     }
 
+    /// The same with what waits at the link in place of all that is in flight: without what fills its way.
+    pub(crate) fn without_way(&self) -> Self {
+        let way = bytes_in(self.rate, self.half_rtt.saturating_add(self.half_rtt));
+        Self { in_flight: self.in_flight.saturating_sub(way), ..*self }
+    }
+
     /// Whether this link delivers `length` bytes before `other` does; ids break a tie.
     pub(crate) fn is_before(&self, other: &Self, length: u64) -> bool {
         (self.arrival(length), self.id) < (other.arrival(length), other.id)

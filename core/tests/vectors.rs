@@ -201,6 +201,9 @@ fn described(frame: &Frame) -> Value {
         Frame::Datagram { flow, sequence, offset, total, data } => json!({
             "flow": flow, "sequence": sequence, "offset": offset, "total length": total, "data": hex(data)
         }),
+        Frame::OrderedDatagram { flow, number, offset, total, data } => json!({
+            "flow": flow, "number": number, "offset": offset, "total length": total, "data": hex(data)
+        }),
         Frame::LinkStatus { link, sequence, policy } => json!({
             "link": link.0, "sequence": sequence, "status": policy.usage as u64, "tier": policy.tier,
             "weight": policy.weight.map_or(0, NonZeroU8::get), "cap": policy.cap_bytes_per_second.unwrap_or(0)
@@ -248,6 +251,13 @@ fn push(packet: &mut Packet, frame: &Value) -> bool {
         "DATAGRAM" => packet.push_datagram(
             field("flow"),
             field("sequence"),
+            length("offset"),
+            length("total length"),
+            data(),
+        ),
+        "ORDERED_DATAGRAM" => packet.push_ordered_datagram(
+            field("flow").try_into().unwrap(),
+            field("number"),
             length("offset"),
             length("total length"),
             data(),

@@ -7,6 +7,7 @@ use crate::config::LinkPolicy;
 use crate::datagrams::SendDatagramError;
 use crate::error::DownReason;
 use crate::id::{Class, LinkId, StreamId};
+use crate::ordered::SendOrderedError;
 use crate::streams::{Accepted, OpenError, ReadError, StreamError, WriteError};
 use crate::time::{Duration, Instant};
 
@@ -102,6 +103,20 @@ impl Connection {
     /// The next datagram that arrived whole, with its flow.
     pub fn read_datagram(&mut self) -> Option<(u64, Bytes)> {
         self.datagrams.receive()
+    }
+
+    /// Sends an ordered datagram: unreliable, but later ones of its flow wait for it at the other end for a moment.
+    ///
+    /// # Errors
+    /// See [`SendOrderedError`].
+    pub fn send_ordered(&mut self, now: Instant, flow: u8, data: Bytes) -> Result<(), SendOrderedError> {
+        self.on_more_to_send(data.len());
+        self.ordered.send(now, flow, data)
+    }
+
+    /// The next ordered datagram.
+    pub fn read_ordered(&mut self) -> Option<Bytes> {
+        self.ordered.receive()
     }
 
     /// Sets what a link is used for. The peer hears of it and does the same. False if there is no such link.

@@ -5,6 +5,10 @@ use smallvec::SmallVec;
 use super::Connection;
 use crate::event::LinkState;
 use crate::id::{Class, LinkId};
+use crate::limits::{
+    MTU_MIN_BYTES, ORDERED_QUEUE_MAX_BYTES, ORDERED_QUEUE_MIN_BYTES, ORDERED_QUEUE_TIME, ORDERED_SPREAD_MAX,
+};
+use crate::link::rate::bytes_in;
 use crate::link::{BondState, Link};
 use crate::scheduler::{self, Candidate, Decision};
 use crate::time::{Duration, Instant};
@@ -27,6 +31,23 @@ impl Field {
     pub(super) fn is_first_for(&self, link: LinkId, length: u64) -> bool {
         scheduler::earliest(&self.candidates, length).is_some_and(|first| first.id == link)
     }
+
+    /// Links that deliver little later than the first one, for ordered datagrams. What a much later one carries would be waited for
+    /// in vain. Of what is in flight only that counts which waits: a link with a long round trip holds much, and is not late.
+    fn near(&self) -> SmallVec<[Candidate; 8]> {
+        let mut near: SmallVec<[Candidate; 8]> = self.candidates.iter().map(Candidate::without_way).collect();
+        let arrival = |candidate: &Candidate| candidate.arrival(MTU_MIN_BYTES as u64);
+        let latest = near.iter().map(arrival).min().unwrap_or_default() + ORDERED_SPREAD_MAX;
+        near.retain(|candidate| arrival(candidate) <= latest);
+        near
+    }
+
+    /// Bytes of ordered datagrams that may wait.
+    pub(super) fn ordered_queue_bytes(&self) -> usize {
+        let rates = self.candidates.iter().fold(0_u64, |sum, candidate| sum.saturating_add(candidate.rate));
+        let bytes = usize::try_from(bytes_in(rates, ORDERED_QUEUE_TIME)).unwrap_or(usize::MAX);
+        bytes.clamp(ORDERED_QUEUE_MIN_BYTES, ORDERED_QUEUE_MAX_BYTES)
+    }
 }
 
 /// What a link's next packet is for.
@@ -40,6 +61,10 @@ pub(super) struct Plan {
     pub(super) control: bool,
     pub(super) probe: bool,
     pub(super) datagrams: bool,
+    /// An ordered datagram of a flow that had nothing waiting.
+    pub(super) ordered_fresh: bool,
+    /// Those of other flows, from so many bytes behind the first.
+    pub(super) ordered: Option<u64>,
     pub(super) interactive: bool,
     /// Second copies of what other links sent.
     pub(super) copies: bool,
@@ -52,7 +77,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn has_data(&self) -> bool {
-        self.datagrams || self.interactive || self.copies || self.redundant || self.bulk.is_some()
+        let ordered = self.ordered_fresh || self.ordered.is_some();
+        self.datagrams || ordered || self.interactive || self.copies || self.redundant || self.bulk.is_some()
     }
 
     pub(super) fn is_nothing(&self) -> bool {
@@ -133,6 +159,7 @@ impl Connection {
         plan.datagrams = self.datagrams.has_work(me.id, first_for(datagram));
         plan.copies = self.copies.are_for(me.id);
         plan.redundant = self.streams.has_redundant_work(me.id);
+        self.plan_ordered(plan, me, field);
         if self.streams.has_work(Class::Bulk) {
             match scheduler::decide(&field.candidates, me, self.streams.backlog(Class::Bulk)) {
                 Decision::Take { skip } => plan.bulk = Some(skip),
@@ -140,6 +167,31 @@ impl Connection {
                     plan.think_again = plan.think_again.into_iter().chain(think_again).min();
                 }
             }
+        }
+    }
+
+    /// Ordered datagrams are spread as bulk data is, over links that deliver them soon enough after the first.
+    fn plan_ordered(&self, plan: &mut Plan, me: &Candidate, field: &Field) {
+        let mut think_again = |after: Option<Duration>| {
+            plan.think_again = plan.think_again.into_iter().chain(after).min();
+        };
+        if let Some(bytes) = self.ordered.next_fresh_bytes() {
+            plan.ordered_fresh = field.is_first_for(me.id, bytes);
+            if !plan.ordered_fresh {
+                think_again(scheduler::time_to_think(&field.candidates, me, bytes));
+            }
+        }
+        let backlog = self.ordered.backlog();
+        if backlog == 0 {
+            return;
+        }
+        let near = field.near();
+        let Some(me) = near.iter().find(|candidate| candidate.id == me.id) else {
+            return think_again(scheduler::time_to_think(&field.candidates, me, MTU_MIN_BYTES as u64));
+        };
+        match scheduler::decide(&near, me, backlog) {
+            Decision::Take { skip } => plan.ordered = Some(skip),
+            Decision::Wait { think_again: after } => think_again(after),
         }
     }
 
@@ -152,6 +204,7 @@ impl Connection {
             || self.streams.has_control()
             || self.control.has_status()
             || !self.datagrams.is_all_sent()
+            || !self.ordered.is_all_sent()
             || self.links.iter().any(is_foreign_ack_due)
     }
 
@@ -202,6 +255,7 @@ impl Connection {
             || self.copies.are_for(id)
             || self.streams.has_redundant_work(id)
             || self.datagrams.has_work(id, true)
+            || !self.ordered.is_all_sent()
     }
 
     fn has_control(&self, field: &Field) -> bool {

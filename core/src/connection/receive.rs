@@ -6,6 +6,7 @@ use super::Connection;
 use crate::error::{CloseReason, DownReason, Violation};
 use crate::event::{Change, Event, LinkState};
 use crate::id::LinkId;
+use crate::ordered::OrderedFragment;
 use crate::time::Instant;
 use crate::wire::frame::{Frame, frames};
 
@@ -103,6 +104,12 @@ impl Connection {
                     self.links[index].stats.received_data_bytes += data.len() as u64;
                 }
                 self.datagrams.on_fragment(now, flow, sequence, offset, total, data);
+            }
+            Frame::OrderedDatagram { flow, number, offset, total, data } => {
+                if let Some(index) = self.index_of(via) {
+                    self.links[index].stats.received_data_bytes += data.len() as u64;
+                }
+                self.ordered.on_fragment(now, OrderedFragment { flow, number, offset, total, data });
             }
             Frame::LinkStatus { link, sequence, policy } => {
                 if let Some(index) = self.index_of(link) {

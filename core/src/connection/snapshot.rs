@@ -5,6 +5,7 @@ use crate::config::Policy;
 use crate::event::{IdleReason, LinkSnapshot, LinkState, Stats};
 use crate::id::LinkId;
 use crate::link::{BondState, Link};
+use crate::ordered::OrderedStats;
 use crate::scheduler;
 use crate::streams::StreamStats;
 use crate::time::Instant;
@@ -38,6 +39,11 @@ impl Connection {
     /// Counters and figures of its streams.
     pub fn stream_stats(&self) -> StreamStats {
         self.streams.stats()
+    }
+
+    /// Counters of ordered datagrams.
+    pub fn ordered_stats(&self) -> OrderedStats {
+        self.ordered.stats()
     }
 
     /// Whether the peer has acknowledged all that was written and finished.

@@ -1,6 +1,7 @@
 //! Two engines joined by simple links in virtual time. Whole worlds with faults are the simulator's; here a test sees
 //! one mechanism at work.
 
+mod ordered;
 mod policies;
 
 use alloc::collections::{BTreeSet, VecDeque};

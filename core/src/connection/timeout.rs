@@ -24,6 +24,7 @@ impl Connection {
             (self.think_again, TimerReason::ThinkAgain),
             (self.fetch_deadline(), TimerReason::ThinkAgain),
             (self.datagrams.deadline(), TimerReason::Datagrams),
+            (self.ordered.deadline(), TimerReason::Datagrams),
         ];
         links.chain(own.into_iter().filter_map(|(at, reason)| Some((at?, reason)))).min_by_key(|&(at, _)| at)
     }
@@ -46,6 +47,7 @@ impl Connection {
         }
         self.stop_waiting_for_fetch(now);
         self.datagrams.handle_timeout(now);
+        self.ordered.handle_timeout(now);
         self.on_close_timeout_if_due(now);
         if let Some(timeout) = self.config.idle_timeout
             && self.idle_deadline().is_some_and(|at| at <= now)

@@ -11,6 +11,7 @@ use crate::id::{Class, LinkId};
 use crate::link::Link;
 use crate::link::sent::{SentFrame, SentFrames};
 use crate::link::way_back::arrival_us;
+use crate::ordered::{self, OrderedFragment, TakeOrdered};
 use crate::streams::{Control as StreamControl, Pieces, SentStream, Take};
 use crate::time::{Duration, Instant};
 use crate::wire::packet::Packet;
@@ -242,6 +243,9 @@ impl Connection {
         if plan.datagrams {
             self.push_datagrams(now, link, field, packet);
         }
+        if plan.ordered_fresh {
+            self.push_ordered(now, index, true, None, packet);
+        }
         if plan.interactive {
             let take = Take { link, class: Class::Interactive, skip_bytes: 0, max_bytes: 0 };
             let before = frames.len();
@@ -260,15 +264,69 @@ impl Connection {
                 frames,
             );
         }
-        if let Some(skip_bytes) = plan.bulk {
-            let take = Take { link, class: Class::Bulk, skip_bytes, max_bytes: 0 };
-            let before = packet.len();
-            if self.push_streams(take, packet, frames) {
-                self.links[index].share_bytes += (packet.len() - before) as u64;
-                self.copies.on_bulk(now);
-                self.streams.set_send_buffer(self.window_wanted(field));
+        if plan.bulk.is_some() && plan.ordered.is_some() {
+            self.bulk_first = !self.bulk_first;
+        }
+        if self.bulk_first {
+            self.push_bulk(now, index, plan, field, packet, frames);
+        }
+        if let Some(ahead) = plan.ordered {
+            self.push_ordered(now, index, false, Some(ahead), packet);
+            self.ordered.set_queue_bytes(field.ordered_queue_bytes());
+        }
+        if !self.bulk_first {
+            self.push_bulk(now, index, plan, field, packet, frames);
+        }
+    }
+
+    fn push_bulk(
+        &mut self,
+        now: Instant,
+        index: usize,
+        plan: &Plan,
+        field: &Field,
+        packet: &mut Packet,
+        frames: &mut SentFrames,
+    ) {
+        let Some(skip_bytes) = plan.bulk else { return };
+        let take = Take { link: self.links[index].id, class: Class::Bulk, skip_bytes, max_bytes: 0 };
+        let before = packet.len();
+        if self.push_streams(take, packet, frames) {
+            self.links[index].share_bytes += (packet.len() - before) as u64;
+            self.copies.on_bulk(now);
+            self.streams.set_send_buffer(self.window_wanted(field));
+        }
+    }
+
+    /// Ordered datagrams, as many as fit; of flows that had nothing waiting only the first, as the plan has it.
+    fn push_ordered(
+        &mut self,
+        now: Instant,
+        index: usize,
+        fresh: bool,
+        ahead: Option<u64>,
+        packet: &mut Packet,
+    ) {
+        let before = packet.len();
+        loop {
+            let take = TakeOrdered {
+                fresh,
+                ahead,
+                max_bytes: packet.remaining(),
+                may_split: !packet.is_ack_eliciting(),
+            };
+            let Some(fragment) = self.ordered.take(take) else { break };
+            let OrderedFragment { flow, number, offset, total, data } = fragment;
+            if ordered::is_prompt(flow) {
+                self.interactive_at = Some(now);
+            }
+            let pushed = packet.push_ordered_datagram(flow, number, offset, total, data);
+            debug_assert!(pushed, "a fragment fits the room it was taken for");
+            if fresh {
+                break;
             }
         }
+        self.links[index].share_bytes += (packet.len() - before) as u64;
     }
 
     /// Fills the packet with streams of one class. Returns whether any byte went in.

@@ -9,7 +9,9 @@ use core::num::NonZeroU8;
 
 use crate::config::{LinkPolicy, Policy};
 use crate::id::{Class, LinkId, StreamId};
-use crate::limits::{CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, STREAM_COUNT_MAX, STREAM_LABEL_MAX_BYTES};
+use crate::limits::{
+    CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, ORDERED_MAX_BYTES, STREAM_COUNT_MAX, STREAM_LABEL_MAX_BYTES,
+};
 use crate::wire::ack::Ack;
 use crate::wire::fields::Fields;
 use crate::wire::varint::{self, VARINT_MAX};
@@ -35,6 +37,7 @@ pub(super) mod kind {
     pub(in crate::wire) const WINDOW_WANTED: u8 = 0x15;
     pub(in crate::wire) const CLOSE: u8 = 0x1c;
     pub(in crate::wire) const DATAGRAM: u8 = 0x20;
+    pub(in crate::wire) const ORDERED_DATAGRAM: u8 = 0x21;
     pub(in crate::wire) const LINK_STATUS: u8 = 0x22;
     pub(in crate::wire) const LINK_CLOSE: u8 = 0x23;
 }
@@ -128,6 +131,19 @@ pub enum Frame {
         /// The bytes, a slice of the packet.
         data: Bytes,
     },
+    /// A fragment of a datagram of a flow that keeps its order, or all of it; as [`Datagram`](Self::Datagram) has it otherwise.
+    OrderedDatagram {
+        /// The flow.
+        flow: u8,
+        /// The datagram's number within the flow.
+        number: u64,
+        /// Place of the first byte of `data` in the datagram.
+        offset: usize,
+        /// Bytes of the whole datagram, at most [`ORDERED_MAX_BYTES`].
+        total: usize,
+        /// The bytes, a slice of the packet.
+        data: Bytes,
+    },
     /// What the sender of this frame wants a link to be used for.
     LinkStatus {
         /// The link.
@@ -162,6 +178,7 @@ impl Frame {
             Self::WindowWanted { .. } => "WINDOW_WANTED",
             Self::Close { .. } => "CLOSE",
             Self::Datagram { .. } => "DATAGRAM",
+            Self::OrderedDatagram { .. } => "ORDERED_DATAGRAM",
             Self::LinkStatus { .. } => "LINK_STATUS",
             Self::LinkClose { .. } => "LINK_CLOSE",
         }
@@ -293,6 +310,7 @@ fn decode(payload: &Bytes, fields: &mut Fields<'_>) -> Result<Frame, FrameError>
         }
         kind::CLOSE => decode_close(fields.of("CLOSE")),
         kind::DATAGRAM => decode_datagram(payload, fields.of("DATAGRAM")),
+        kind::ORDERED_DATAGRAM => decode_ordered_datagram(payload, fields.of("ORDERED_DATAGRAM")),
         kind::LINK_STATUS => decode_link_status(fields.of("LINK_STATUS")),
         kind::LINK_CLOSE => decode_link_close(fields.of("LINK_CLOSE")),
         unknown => Err(FrameError::UnknownType(unknown.into())),
@@ -350,8 +368,25 @@ fn decode_close(fields: &mut Fields<'_>) -> Result<Frame, FrameError> {
 fn decode_datagram(payload: &Bytes, fields: &mut Fields<'_>) -> Result<Frame, FrameError> {
     let flow = fields.varint("flow")?;
     let sequence = fields.varint("sequence")?;
+    let (offset, total, data) = decode_fragment(payload, fields, DATAGRAM_MAX_BYTES)?;
+    Ok(Frame::Datagram { flow, sequence, offset, total, data })
+}
+
+fn decode_ordered_datagram(payload: &Bytes, fields: &mut Fields<'_>) -> Result<Frame, FrameError> {
+    let flow = fields.at_most("flow", u8::MAX.into())? as u8;
+    let number = fields.varint("number")?;
+    let (offset, total, data) = decode_fragment(payload, fields, ORDERED_MAX_BYTES)?;
+    Ok(Frame::OrderedDatagram { flow, number, offset, total, data })
+}
+
+/// Offset, total length and data.
+fn decode_fragment(
+    payload: &Bytes,
+    fields: &mut Fields<'_>,
+    max_bytes: usize,
+) -> Result<(usize, usize, Bytes), FrameError> {
     let offset = fields.varint("offset")?;
-    let total = fields.at_most("total length", DATAGRAM_MAX_BYTES as u64)?;
+    let total = fields.at_most("total length", max_bytes as u64)?;
     fields.check("offset", offset, total)?;
     let length = fields.at_most("length", total - offset)?;
     let data = payload.slice_ref(fields.bytes("data", length)?);
@@ -359,7 +394,7 @@ fn decode_datagram(payload: &Bytes, fields: &mut Fields<'_>) -> Result<Frame, Fr
     if data.is_empty() && total > 0 {
         return Err(FrameError::EmptyFragment { total });
     }
-    Ok(Frame::Datagram { flow, sequence, offset, total, data })
+    Ok((offset, total, data))
 }
 
 fn decode_link_status(fields: &mut Fields<'_>) -> Result<Frame, FrameError> {

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::config::LinkPolicy;
 use crate::id::{Class, LinkId, StreamId};
-use crate::limits::{CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, STREAM_LABEL_MAX_BYTES};
+use crate::limits::{CLOSE_REASON_MAX_BYTES, DATAGRAM_MAX_BYTES, ORDERED_MAX_BYTES, STREAM_LABEL_MAX_BYTES};
 use crate::range_set::RangeSet;
 use crate::wire::ack;
 use crate::wire::frame::{CLOSE_MAC_BYTES, Frame, kind};
@@ -283,8 +283,28 @@ impl Packet {
             total <= DATAGRAM_MAX_BYTES && offset + data.len() <= total,
             "fragment outside its datagram"
         );
-        let fields = [flow, sequence, offset as u64, total as u64, data.len() as u64];
-        let fits = self.push(data.len(), |out| put_fields(kind::DATAGRAM, &fields, out));
+        self.push_fragment(kind::DATAGRAM, [flow, sequence, offset as u64, total as u64], data)
+    }
+
+    /// ORDERED_DATAGRAM: as DATAGRAM, with the datagram's number within its flow.
+    pub fn push_ordered_datagram(
+        &mut self,
+        flow: u8,
+        number: u64,
+        offset: usize,
+        total: usize,
+        data: Bytes,
+    ) -> bool {
+        debug_assert!(
+            total <= ORDERED_MAX_BYTES && offset + data.len() <= total,
+            "fragment outside its datagram"
+        );
+        self.push_fragment(kind::ORDERED_DATAGRAM, [flow.into(), number, offset as u64, total as u64], data)
+    }
+
+    fn push_fragment(&mut self, kind: u8, [flow, number, offset, total]: [u64; 4], data: Bytes) -> bool {
+        let fields = [flow, number, offset, total, data.len() as u64];
+        let fits = self.push(data.len(), |out| put_fields(kind, &fields, out));
         if fits {
             self.len += data.len();
             self.push_piece(data);
@@ -326,6 +346,9 @@ impl Packet {
             Frame::Close { code, mac, reason } => self.push_close(*code, mac, reason),
             Frame::Datagram { flow, sequence, offset, total, data } => {
                 self.push_datagram(*flow, *sequence, *offset, *total, data.clone())
+            }
+            Frame::OrderedDatagram { flow, number, offset, total, data } => {
+                self.push_ordered_datagram(*flow, *number, *offset, *total, data.clone())
             }
             Frame::LinkStatus { link, sequence, policy } => self.push_link_status(*link, *sequence, policy),
             Frame::LinkClose { link, code } => self.push_link_close(*link, *code),

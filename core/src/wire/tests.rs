@@ -108,6 +108,15 @@ fn any_datagram() -> impl Strategy<Value = Frame> {
     )
 }
 
+fn any_ordered_datagram() -> impl Strategy<Value = Frame> {
+    (any_datagram(), any::<u8>()).prop_filter_map("a datagram", |(frame, flow)| match frame {
+        Frame::Datagram { sequence: number, offset, total, data, .. } => {
+            Some(Frame::OrderedDatagram { flow, number, offset, total, data })
+        }
+        _ => None,
+    })
+}
+
 fn any_stream() -> impl Strategy<Value = Frame> {
     (any_stream_id(), any_varint(), any::<bool>(), any_data()).prop_map(|(id, offset, fin, data)| {
         let offset = offset.min(VARINT_MAX - data.len() as u64);
@@ -150,6 +159,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any_varint(), any::<[u8; CLOSE_MAC_BYTES]>(), any_text(CLOSE_REASON_MAX_BYTES))
             .prop_map(|(code, mac, reason)| Frame::Close { code, mac, reason }),
         any_datagram(),
+        any_ordered_datagram(),
         (any_link(), any_varint(), any_policy()).prop_map(|(link, sequence, policy)| Frame::LinkStatus {
             link,
             sequence,
@@ -318,7 +328,7 @@ const HUGE: [u8; 8] = [0xff; 8];
 
 #[test]
 fn every_cut_of_every_frame_is_refused_by_name() {
-    let whole: [(&str, &[u8]); 12] = [
+    let whole: [(&str, &[u8]); 13] = [
         ("ACK", &[0x02, 3, 9, 0, 0, 1, 2, 1, 1]),
         ("RESET_STREAM", &[0x04, 4, 1, 9]),
         ("STOP_SENDING", &[0x05, 4, 1]),
@@ -329,6 +339,7 @@ fn every_cut_of_every_frame_is_refused_by_name() {
         ("WINDOW_WANTED", &[0x15, 9]),
         ("CLOSE", &[0x1c, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 2, b'h', b'i']),
         ("DATAGRAM", &[0x20, 1, 0, 0, 2, 2, b'h', b'i']),
+        ("ORDERED_DATAGRAM", &[0x21, 1, 0, 0, 2, 2, b'h', b'i']),
         ("LINK_STATUS", &[0x22, 3, 0, 2, 1, 3, 9]),
         ("LINK_CLOSE", &[0x23, 3, 0]),
     ];
@@ -346,7 +357,7 @@ fn every_cut_of_every_frame_is_refused_by_name() {
 
 #[test]
 fn unknown_and_long_types_are_refused() {
-    for unknown in [0x03, 0x06, 0x07, 0x0d, 0x10, 0x13, 0x1d, 0x21, 0x24, 0x3f] {
+    for unknown in [0x03, 0x06, 0x07, 0x0d, 0x10, 0x13, 0x1d, 0x24, 0x25, 0x3f] {
         assert_eq!(read(&[unknown]), Err(FrameError::UnknownType(unknown.into())));
     }
     assert_eq!(read(&HUGE), Err(FrameError::UnknownType(VARINT_MAX)));
@@ -360,7 +371,7 @@ fn numbers_above_their_limits_are_refused() {
     let stream_past_end = [&[0x0a, 4][..], &HUGE, &[1, b'x']].concat();
     let no_length_past_end = [&[0x08, 4][..], &HUGE, b"x"].concat();
     let links = [[&[0x02][..], &HUGE].concat(), [&[0x22][..], &HUGE].concat(), [&[0x23][..], &HUGE].concat()];
-    let cases: [(&str, &str, &[u8]); 17] = [
+    let cases: [(&str, &str, &[u8]); 19] = [
         ("ACK", "link", &links[0]),
         ("ACK", "range count", &[0x02, 3, 0x7f, 0xff, 0, 0, 0x40, 64]),
         ("STREAM", "length", &stream_past_end),
@@ -373,6 +384,8 @@ fn numbers_above_their_limits_are_refused() {
         ("DATAGRAM", "total length", &[0x20, 1, 0, 0, 0x80, 1, 0, 1]),
         ("DATAGRAM", "offset", &[0x20, 1, 0, 3, 2, 0]),
         ("DATAGRAM", "length", &[0x20, 1, 0, 1, 2, 2, b'h', b'i']),
+        ("ORDERED_DATAGRAM", "flow", &[0x21, 0x41, 0x00, 0, 0, 1, 1, b'x']),
+        ("ORDERED_DATAGRAM", "total length", &[0x21, 1, 0, 0, 0x80, 1, 0, 1]),
         ("LINK_STATUS", "link", &links[1]),
         ("LINK_STATUS", "status", &[0x22, 3, 0, 3, 0, 0, 0]),
         ("LINK_STATUS", "tier", &[0x22, 3, 0, 0, 0x41, 0, 0, 0]),
