@@ -7,6 +7,7 @@ use bondwire_core::error::code;
 use bondwire_core::event::{LinkSnapshot, Stats};
 use bondwire_core::handshake::{PairingToken, TokenId};
 use bondwire_core::id::{Class, LinkId, PublicKey, Role};
+use bondwire_core::ordered::OrderedStats;
 use bondwire_core::streams::{OpenError, StreamStats};
 use bondwire_core::time::{Duration, Instant};
 use bytes::Bytes;
@@ -288,6 +289,45 @@ impl Bond {
                 None => readable.await,
             }
         }
+    }
+
+    /// Sends an ordered datagram of at most 64 KiB, for what is a network itself: unreliable, over all links, and those of one flow
+    /// arrive in order unless one is more than a tenth of a second late. Flows below 32 are those that somebody waits for. Does not
+    /// wait: when too much is queued, the last datagrams of the longest flow are dropped.
+    ///
+    /// # Errors
+    /// It is too large, or the bond has ended.
+    pub fn send_ordered(&self, flow: u8, data: Bytes) -> Result<(), SendDatagramError> {
+        self.handle.with(|state, now| match state.closed_reason() {
+            Some(reason) => Err(SendDatagramError::BondEnded(reason)),
+            None => Ok(state.connection.send_ordered(now, flow, data)?),
+        })
+    }
+
+    /// Waits for ordered datagrams and takes those that are there, at most `max`. Cancel safe.
+    ///
+    /// # Errors
+    /// The bond has ended.
+    pub async fn recv_ordered(&self, max: usize, into: &mut Vec<Bytes>) -> Result<(), CloseReason> {
+        let signals = &self.shared().signals;
+        loop {
+            let mut readable = std::pin::pin!(signals.ordered.notified());
+            readable.as_mut().enable();
+            let before = into.len();
+            self.handle.with(|state, _| {
+                into.extend(std::iter::from_fn(|| state.connection.read_ordered()).take(max));
+                if into.len() > before { Ok(()) } else { state.closed_reason().map_or(Ok(()), Err) }
+            })?;
+            if into.len() > before {
+                return Ok(());
+            }
+            readable.await;
+        }
+    }
+
+    /// Counters of ordered datagrams.
+    pub fn ordered_stats(&self) -> OrderedStats {
+        self.shared().look(|state| state.connection.ordered_stats())
     }
 
     /// The links as they are now, those that just ended included.

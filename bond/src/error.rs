@@ -188,6 +188,9 @@ pub enum SendDatagramError {
     /// The engine refuses.
     #[error("the datagram was not sent: {0}")]
     Refused(#[from] bondwire_core::datagrams::SendDatagramError),
+    /// An ordered one is impossible.
+    #[error("the datagram was not sent: {0}")]
+    OrderedRefused(#[from] bondwire_core::ordered::SendOrderedError),
 }
 
 /// An operation named a link that the bond does not have (any more).

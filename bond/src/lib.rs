@@ -43,5 +43,6 @@ pub use bondwire_core::endpoint::EndpointStats;
 pub use bondwire_core::event::{Change, IdleReason, LinkSnapshot, LinkState, LinkStats, Stats};
 pub use bondwire_core::handshake::{PairingToken, TokenId};
 pub use bondwire_core::id::{BondId, Class, LinkId, PublicKey, Role, StreamId};
+pub use bondwire_core::ordered::OrderedStats;
 pub use bondwire_core::streams::StreamStats;
 pub use bondwire_core::time::{Duration, Instant};

@@ -188,6 +188,7 @@ impl State {
         match event {
             Event::Stream(event) => self.hear_stream(event, wakes),
             Event::DatagramReadable => wakes.datagram = true,
+            Event::OrderedReadable => wakes.ordered = true,
             Event::Link { id, name, from, to, why } => {
                 tracing::debug!(target: "bondwire", "link {id} {name}: {to} ({why})");
                 if let Some(control) = self.links.get(&id) {

@@ -19,6 +19,7 @@ pub(crate) struct Wakes {
     pub(crate) acceptable: bool,
     pub(crate) openable: bool,
     pub(crate) datagram: bool,
+    pub(crate) ordered: bool,
     pub(crate) changed: bool,
     /// The bond has ended: all of the above.
     pub(crate) ended: bool,
@@ -35,6 +36,8 @@ pub(crate) struct Signals {
     pub(crate) openable: Notify,
     /// A datagram has arrived.
     pub(crate) datagram: Notify,
+    /// An ordered datagram has arrived.
+    pub(crate) ordered: Notify,
     /// A link or the bond changed its state.
     pub(crate) changed: Notify,
 }
@@ -51,6 +54,7 @@ impl Wakes {
             (self.acceptable || ended, &signals.acceptable),
             (self.openable || ended, &signals.openable),
             (self.datagram || ended, &signals.datagram),
+            (self.ordered || ended, &signals.ordered),
             (self.changed || ended, &signals.changed),
         ];
         waiting.into_iter().filter(|(due, _)| *due).for_each(|(_, signal)| signal.notify_waiters());
