@@ -1,11 +1,11 @@
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bondwire::link::Acceptor;
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use crate::link::TcpLink;
-use crate::{TcpAddress, options};
+use crate::{TcpAddress, options, tunnels};
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 1024;
@@ -89,6 +89,15 @@ fn listen(address: &TcpAddress, at: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Keeps a connection on the interface by which it came, if there is a tunnel that could take it.
+fn stay_off_tunnels(stream: &TcpStream, peer: IpAddr) -> io::Result<()> {
+    let source = stream.local_addr()?.ip().to_canonical();
+    if let Some(iface) = tunnels::way_out(None, Some(source), peer)? {
+        options::keep_on_interface(stream, &iface)?;
+    }
+    Ok(())
+}
+
 impl Acceptor for TcpAcceptor {
     type Link = TcpLink;
 
@@ -97,7 +106,14 @@ impl Acceptor for TcpAcceptor {
     }
 
     async fn accept(&mut self) -> io::Result<TcpLink> {
-        let (stream, _) = self.listener.accept().await?;
-        TcpLink::from_stream(stream)
+        loop {
+            let (stream, peer) = self.listener.accept().await?;
+            match stay_off_tunnels(&stream, peer.ip().to_canonical()) {
+                Ok(()) => return TcpLink::from_stream(stream),
+                Err(refused) => {
+                    tracing::warn!(target: "bondwire", "{}: no link from {peer}: {refused}", self.name)
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::link::TcpLink;
-use crate::{TcpAddress, options};
+use crate::{TcpAddress, options, tunnels};
 
 /// Time for a dial, all addresses of the host together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -140,7 +140,8 @@ fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 pub(crate) async fn connect_one(address: &TcpAddress, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(iface) = &address.iface {
+    let way_out = tunnels::way_out(address.iface.as_deref(), address.source, target.ip())?;
+    if let Some(iface) = address.iface.as_deref().or(way_out.as_deref()) {
         options::use_interface(&socket, iface)?;
     }
     if let Some(cc) = &address.cc {

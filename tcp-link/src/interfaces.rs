@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use crate::filter::Network;
 use crate::limits::SETTLE_TIME;
+use crate::tunnels;
 #[cfg(target_os = "linux")]
 use netlink as system;
 #[cfg(not(target_os = "linux"))]
@@ -56,13 +57,30 @@ impl InterfaceAddress {
     }
 }
 
-/// The interfaces of this host that are up and have addresses, in the order of the kernel's numbers.
+/// The interfaces of this host that are up and have addresses, in the order of the kernel's numbers; not those that a bond
+/// carries ([`OffLimits`](crate::OffLimits)).
 ///
 /// # Errors
 /// What the system says, for example that it has no descriptors left.
 pub fn list() -> io::Result<Vec<Interface>> {
+    let up = if_addrs::get_if_addrs()?.into_iter().filter(if_addrs::Interface::is_oper_up);
+    let mut interfaces = gather(up);
+    interfaces.retain(|interface| !tunnels::is_tunnel(&interface.name));
+    Ok(interfaces)
+}
+
+/// The same with those that are down, and those that a bond carries.
+///
+/// # Errors
+/// As above.
+pub fn list_all() -> io::Result<Vec<Interface>> {
+    Ok(gather(if_addrs::get_if_addrs()?))
+}
+
+/// One interface for all of its addresses.
+fn gather(all: impl IntoIterator<Item = if_addrs::Interface>) -> Vec<Interface> {
     let mut interfaces: Vec<Interface> = Vec::new();
-    for found in if_addrs::get_if_addrs()?.into_iter().filter(if_addrs::Interface::is_oper_up) {
+    for found in all {
         let (ip, prefix_bits) = match &found.addr {
             IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),
             IfAddr::V6(v6) => (IpAddr::V6(v6.ip), v6.prefixlen),
@@ -83,7 +101,14 @@ pub fn list() -> io::Result<Vec<Interface>> {
         interface.addresses.sort_unstable();
         interface.addresses.dedup();
     }
-    Ok(interfaces)
+    interfaces
+}
+
+/// The interface by which packets to `target` leave now; `None` where that is not known.
+pub(crate) fn way_out(source: Option<IpAddr>, target: IpAddr) -> Option<String> {
+    let number = system::way_out(source, target.to_canonical())?;
+    let all = if_addrs::get_if_addrs().ok()?;
+    all.into_iter().find(|interface| interface.index == Some(number)).map(|interface| interface.name)
 }
 
 /// Follows the interfaces of this host for as long as it lives.

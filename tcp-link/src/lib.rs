@@ -23,6 +23,7 @@ pub mod limits;
 mod link;
 mod options;
 mod startup;
+mod tunnels;
 
 pub use accept::TcpAcceptor;
 pub use address::{AddressError, DEFAULT_PORT, TcpAddress};
@@ -31,3 +32,4 @@ pub use dial::TcpDialer;
 pub use discovery::{DiscoveredLink, Discovery, DiscoveryConfig, GivenAddress, Path, Route};
 pub use filter::{AddressFilter, Families, FilterError, InterfaceFilter, Network, NetworkFilter};
 pub use link::{TcpLink, TcpReader, TcpWriter};
+pub use tunnels::OffLimits;

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-pub(crate) use system::{is_writable_now, use_congestion_control, use_interface};
+pub(crate) use system::{is_writable_now, keep_on_interface, use_congestion_control, use_interface};
 
 /// Options of every link, dialled or accepted. The buffers' sizes are the kernel's business: it tunes them.
 pub(crate) fn set_link_options(stream: &TcpStream) -> io::Result<()> {
@@ -52,6 +52,11 @@ mod system {
         })
     }
 
+    pub(crate) fn keep_on_interface(stream: &TcpStream, iface: &str) -> io::Result<()> {
+        let bound = SockRef::from(stream).bind_device(Some(iface.as_bytes()));
+        bound.map_err(|e| named(&format!("cannot keep to network interface `{iface}`"), &e))
+    }
+
     pub(crate) fn use_congestion_control(socket: &TcpSocket, cc: &str) -> io::Result<()> {
         SockRef::from(socket).set_tcp_congestion(cc.as_bytes()).map_err(|e| {
             let available = std::fs::read_to_string(CONGESTION_CONTROLS).unwrap_or_default();
@@ -80,6 +85,10 @@ mod system {
 
     pub(crate) fn use_interface(_socket: &TcpSocket, iface: &str) -> io::Result<()> {
         Err(unsupported(&format!("iface={iface}")))
+    }
+
+    pub(crate) fn keep_on_interface(_stream: &TcpStream, _iface: &str) -> io::Result<()> {
+        Ok(())
     }
 
     pub(crate) fn use_congestion_control(_socket: &TcpSocket, cc: &str) -> io::Result<()> {

@@ -72,7 +72,7 @@ impl Routes {
     /// whole world for its neighbours where there is no route; such a path is of no use.
     pub(crate) fn lead(&self, interface: &Interface, source: IpAddr, target: SocketAddr) -> bool {
         let Some(socket) = &self.socket else { return true };
-        let question = question(interface.index, source, target.ip());
+        let question = question(Some(interface.index), Some(source), target.ip());
         if interface.index == 0 || send(socket, &question, SendFlags::empty()).is_err() {
             return true;
         }
@@ -83,6 +83,21 @@ impl Routes {
             Err(_) => true,
         }
     }
+}
+
+/// The number of the interface by which packets to `target` leave now, as the kernel says; `None` where it knows none.
+pub(crate) fn way_out(source: Option<IpAddr>, target: IpAddr) -> Option<u32> {
+    let socket = open(0).ok()?;
+    send(&socket, &question(None, source, target), SendFlags::empty()).ok()?;
+    // The kernel answers before `send` returns.
+    let mut answer = [0; 2048];
+    let (len, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT).ok()?;
+    let answer = &answer[..len.min(answer.len())];
+    if u16_at(answer, 4)? != ROUTE {
+        return None;
+    }
+    let over = attribute_of(answer, INTERFACE)?;
+    Some(u32::from_ne_bytes(over.try_into().ok()?))
 }
 
 /// `RTM_GETROUTE`, with `NLM_F_REQUEST`.
@@ -103,25 +118,28 @@ const UNICAST: u8 = 1;
 const HEADER_BYTES: usize = 16;
 const ROUTE_BYTES: usize = 12;
 
-fn question(interface: u32, source: IpAddr, target: IpAddr) -> Vec<u8> {
+/// Asks for the way to `target`: by an interface, as a table has it, or else as a packet would take it.
+fn question(interface: Option<u32>, source: Option<IpAddr>, target: IpAddr) -> Vec<u8> {
     // AF_INET and AF_INET6.
     let (family, bits) = if target.is_ipv4() { (2, 32) } else { (10, 128) };
     let mut message = vec![0; HEADER_BYTES];
     message.extend([family, bits, bits, 0, 0, 0, 0, 0]);
-    message.extend(FIB_MATCH.to_ne_bytes());
+    message.extend(interface.map_or(0, |_| FIB_MATCH).to_ne_bytes());
     let mut attribute = |kind: u16, value: &[u8]| {
         // The values have 4 or 16 bytes, so nothing needs to be aligned.
         message.extend((value.len() as u16 + 4).to_ne_bytes());
         message.extend(kind.to_ne_bytes());
         message.extend(value);
     };
-    for (kind, ip) in [(DESTINATION, target), (SOURCE, source)] {
+    for (kind, ip) in [(DESTINATION, target)].into_iter().chain(source.map(|source| (SOURCE, source))) {
         match ip {
             IpAddr::V4(ip) => attribute(kind, &ip.octets()),
             IpAddr::V6(ip) => attribute(kind, &ip.octets()),
         }
     }
-    attribute(INTERFACE, &interface.to_ne_bytes());
+    if let Some(interface) = interface {
+        attribute(INTERFACE, &interface.to_ne_bytes());
+    }
     let length = message.len() as u32;
     message[..4].copy_from_slice(&length.to_ne_bytes());
     message[4..6].copy_from_slice(&GET_ROUTE.to_ne_bytes());
@@ -131,24 +149,32 @@ fn question(interface: u32, source: IpAddr, target: IpAddr) -> Vec<u8> {
 
 /// What an answer says. One that cannot be understood says nothing against the path.
 fn leads(answer: &[u8], interface: u32) -> bool {
-    let u16_at = |at: usize| answer.get(at..at + 2).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
-    match u16_at(4) {
+    match u16_at(answer, 4) {
         Some(ERROR) => false,
         Some(ROUTE) => {
             let kind = answer.get(HEADER_BYTES + 7).copied();
-            let mut at = HEADER_BYTES + ROUTE_BYTES;
-            let mut over = None;
-            while let (Some(length), Some(attribute)) = (u16_at(at), u16_at(at + 2)) {
-                if attribute == INTERFACE {
-                    over = answer.get(at + 4..at + 8).map(|bytes| bytes == interface.to_ne_bytes());
-                }
-                at += usize::from(length).max(4).next_multiple_of(4);
-            }
+            let over = attribute_of(answer, INTERFACE).map(|bytes| bytes == interface.to_ne_bytes());
             // A route over several interfaces names none; the kernel found this one among them.
             kind == Some(UNICAST) && over.unwrap_or(true)
         }
         _ => true,
     }
+}
+
+fn u16_at(answer: &[u8], at: usize) -> Option<u16> {
+    answer.get(at..at + 2).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+}
+
+/// The first four bytes of an attribute of a route.
+fn attribute_of(answer: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut at = HEADER_BYTES + ROUTE_BYTES;
+    while let (Some(length), Some(attribute)) = (u16_at(answer, at), u16_at(answer, at + 2)) {
+        if attribute == wanted {
+            return answer.get(at + 4..at + 8);
+        }
+        at += usize::from(length).max(4).next_multiple_of(4);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -167,8 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_says_by_which_interface_a_packet_leaves() {
+        let loopback = crate::interfaces::list().unwrap().into_iter().find(|interface| interface.is_loopback);
+        let index = loopback.map(|interface| interface.index);
+        assert_eq!(way_out(None, "127.0.0.1".parse().unwrap()), index);
+        assert_eq!(way_out(Some("127.0.0.1".parse().unwrap()), "127.0.0.2".parse().unwrap()), index);
+        assert_eq!(way_out(None, "::1".parse().unwrap()), index);
+    }
+
+    #[test]
     fn strange_answers_are_read_to_their_end() {
-        let whole = question(1, "10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let whole = question(Some(1), Some("10.0.0.1".parse().unwrap()), "10.0.0.2".parse().unwrap());
         let mut answer = whole.clone();
         answer[4..6].copy_from_slice(&ROUTE.to_ne_bytes());
         answer[HEADER_BYTES + 7] = UNICAST;
