@@ -28,6 +28,7 @@ use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, PeerProof};
 use crate::peers::{PeerName, PeersFile};
 use crate::session::SessionPlan;
+use crate::tun::TunSpec;
 use crate::{keys, output};
 
 /// What a file says, with what it leaves to the peers file.
@@ -55,6 +56,7 @@ pub(crate) struct ListenConfig {
     pub(crate) grants: Grants,
     /// Which addresses peers are told, if any.
     pub(crate) told: Option<AddressFilter>,
+    pub(crate) tun: Option<TunSpec>,
 }
 
 /// A bond to be opened.
@@ -65,6 +67,7 @@ pub(crate) struct ConnectConfig {
     /// Which devices may be attached, if the file says so.
     pub(crate) attach: Option<Vec<LinkSpec>>,
     pub(crate) forwards: Vec<ForwardOption>,
+    pub(crate) tun: Option<TunSpec>,
 }
 
 /// What cannot change while a bond runs.
@@ -123,6 +126,7 @@ impl ListenConfig {
             peers_file,
             pairing_name: None,
             told: self.told.clone(),
+            tun: self.tun.clone(),
         })
     }
 }

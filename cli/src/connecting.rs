@@ -18,6 +18,7 @@ use crate::forward::table::Forwards;
 use crate::quota::Quotas;
 use crate::service::{self, Services, close_code};
 use crate::session::{self, DialledBond, Session};
+use crate::tun::{Opened, Tunnel};
 
 /// Pause before a new bond takes the place of one that the peer ended, so that two ends never chase each other.
 pub(crate) const REOPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -66,6 +67,12 @@ impl Connecting {
     /// What is forwarded over the bond, whichever that is.
     pub(crate) fn forwards(&self) -> &Arc<Forwards> {
         &self.forwards
+    }
+
+    /// Carries the packets of an interface over the bond, whichever that is.
+    pub(crate) fn carry_packets(&mut self, tunnel: &Arc<Tunnel>, opened: Option<Opened>) {
+        let (tunnel, about) = (Arc::clone(tunnel), Arc::clone(&self.naming.about));
+        self.tasks.spawn(tunnel.follow(self.current.subscribe(), opened, about));
     }
 
     /// The bond of the moment.

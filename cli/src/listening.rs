@@ -21,6 +21,7 @@ use crate::link_spec::LinkSpec;
 use crate::medium::{Accepting, CABLES_CONNECT, Media, Medium};
 use crate::peers::{PeerName, PeersFile, PeersWatch};
 use crate::service::{self, Services, close_code};
+use crate::tun::{TunSpec, Tunnel};
 use crate::{events, keys, session};
 
 /// How often the peers file is looked at.
@@ -55,6 +56,8 @@ pub(crate) struct ListenPlan {
     pub(crate) pairing_name: Option<PeerName>,
     /// Which addresses peers are told, if any.
     pub(crate) told: Option<AddressFilter>,
+    /// The interface for IP packets of peers, if there is to be one.
+    pub(crate) tun: Option<TunSpec>,
 }
 
 /// A listening end at work.
@@ -70,6 +73,7 @@ pub(crate) struct Listening {
     last_number: u32,
     filter: Option<AddressFilter>,
     told: Option<Arc<Told>>,
+    tunnel: Option<Arc<Tunnel>>,
     token: Option<Pending>,
     drain: Drain,
     /// Tells the bonds that this program ends, and how.
@@ -105,7 +109,7 @@ enum Ending {
 impl Listening {
     /// Opens the LINKs. Bonds that come in wait for [`run`](Self::run).
     pub(crate) async fn start(plan: ListenPlan, drain: Drain) -> Result<Self, Failure> {
-        let ListenPlan { identity, links, config, grants, peers_file, pairing_name, told } = plan;
+        let ListenPlan { identity, links, config, grants, peers_file, pairing_name, told, tun } = plan;
         check(&links)?;
         let peers = PeersWatch::start(peers_file)?;
         let allowed = match &grants.always {
@@ -122,6 +126,8 @@ impl Listening {
         applied.apply(&listener, None);
         let mut look = interval(PEERS_LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Before any link: none must leave by it.
+        let tunnel = tun.map(Tunnel::open).transpose()?;
         let mut listening = Self {
             listener,
             own_key: identity.public_key(),
@@ -133,6 +139,7 @@ impl Listening {
             last_number: 0,
             filter: told,
             told: None,
+            tunnel,
             token: None,
             drain,
             end: watch::Sender::new(Ending::No),
@@ -240,6 +247,11 @@ impl Listening {
         }
     }
 
+    /// The interface for IP packets.
+    pub(crate) fn tunnel(&self) -> Option<&Arc<Tunnel>> {
+        self.tunnel.as_ref()
+    }
+
     fn take(&mut self, bond: Bond, program: &Arc<Program>) {
         self.token.take_if(|token| bond.paired_by() == Some(token.id));
         let services = Services {
@@ -248,6 +260,7 @@ impl Listening {
             pairs: bond.paired_by().is_some(),
             speed: true,
             told: self.told.clone(),
+            tunnel: self.tunnel.clone(),
         };
         let (access, peer) = (Arc::clone(&self.access), bond.peer());
         let name = Box::new(move || access.known_name_of(&peer?));

@@ -52,6 +52,7 @@ mod speed;
 mod ssh;
 mod target;
 mod toml_file;
+mod tun;
 #[cfg(target_os = "linux")]
 mod udev;
 #[cfg(unix)]

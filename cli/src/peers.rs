@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) permit_links: Option<Vec<LinkSpec>>,
     /// Whether its speed tests are answered.
     pub(crate) permit_speed: Option<bool>,
+    /// Whether its IP packets are taken, where this host has an interface for them.
+    pub(crate) permit_tun: Option<bool>,
     pub(crate) limits: Limits,
     /// Over which paths it is dialled.
     pub(crate) paths: PeerPaths,

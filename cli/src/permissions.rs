@@ -16,6 +16,8 @@ pub(crate) struct Permissions {
     listen_entry: Option<PeerName>,
     /// The peer whose entry forbids speed tests.
     no_speed_entry: Option<PeerName>,
+    /// The peer whose entry forbids IP packets.
+    no_tun_entry: Option<PeerName>,
 }
 
 /// Something is not permitted.
@@ -32,7 +34,7 @@ impl Permissions {
             return Self { permits: defaults.clone(), ..Self::default() };
         };
         let entry = |own: &Option<_>| own.is_some().then(|| peer.name.clone());
-        let no_speed = peer.permit_speed == Some(false);
+        let forbidden = |own: Option<bool>| (own == Some(false)).then(|| peer.name.clone());
         Self {
             permits: Permits {
                 open: peer.permit_open.as_ref().unwrap_or(&defaults.open).clone(),
@@ -40,7 +42,8 @@ impl Permissions {
             },
             open_entry: entry(&peer.permit_open),
             listen_entry: entry(&peer.permit_listen),
-            no_speed_entry: no_speed.then(|| peer.name.clone()),
+            no_speed_entry: forbidden(peer.permit_speed),
+            no_tun_entry: forbidden(peer.permit_tun),
         }
     }
 
@@ -60,6 +63,16 @@ impl Permissions {
             None => Ok(()),
             Some(name) => Err(format!(
                 "not permitted; it needs permit-speed = true of [peer.{name}] in the listener's peers file"
+            )),
+        }
+    }
+
+    /// Whether the peer's IP packets are taken where this host has an interface for them; if not, what says so.
+    pub(crate) fn may_use_tun(&self) -> Result<(), String> {
+        match &self.no_tun_entry {
+            None => Ok(()),
+            Some(name) => Err(format!(
+                "not permitted; it needs permit-tun = true of [peer.{name}] in the listener's peers file"
             )),
         }
     }
@@ -119,6 +132,7 @@ mod tests {
             permit_listen: listen.map(permits),
             permit_links: None,
             permit_speed: None,
+            permit_tun: None,
             limits: Limits::default(),
             paths: Default::default(),
         }
@@ -147,6 +161,11 @@ mod tests {
             why.contains("listening on localhost:80") && why.contains("permit-listen of [peer.laptop]"),
             "{why}"
         );
+
+        let no_tun = Peer { permit_tun: Some(false), ..peer(None, None) };
+        let why = Permissions::of(Some(&no_tun), &defaults).may_use_tun().unwrap_err();
+        assert!(why.contains("permit-tun = true of [peer.laptop]"), "{why}");
+        assert_eq!(unknown.may_use_tun(), Ok(()));
 
         let silent = Permissions::of(Some(&peer(None, None)), &defaults);
         assert_eq!(silent.may_open(&local), Ok(()));

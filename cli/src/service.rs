@@ -21,6 +21,7 @@ use crate::pairing::PAIR_LABEL;
 use crate::peers::Remembered;
 use crate::permissions::Permissions;
 use crate::speed::acceptor::SpeedService;
+use crate::tun::{TUN_LABEL, Tunnel};
 use crate::{keys, pairing};
 
 /// Label of a speed test's streams.
@@ -117,6 +118,8 @@ pub(crate) struct Services {
     pub(crate) speed: bool,
     /// What the peer is told of the addresses of this host.
     pub(crate) told: Option<Arc<Told>>,
+    /// Carries IP packets of the peer.
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
 }
 
 /// Serves the streams and datagrams of one bond until it ends.
@@ -177,6 +180,9 @@ impl Served {
         if label == ADDRESSES_LABEL {
             return self.tell_addresses(stream).await;
         }
+        if label == TUN_LABEL {
+            return self.tun(stream).await;
+        }
         if let Some(address) = label.strip_prefix(LISTEN_LABEL_PREFIX) {
             return match Address::from_label(address, AddressRole::Bind) {
                 Some(bind) => self.listen(bind, stream).await,
@@ -216,6 +222,21 @@ impl Served {
             return refuse_stream(stream, Status::NotPermitted, &denied.to_string()).await;
         }
         remote::serve(&bind, &self.carrier, stream).await;
+    }
+
+    /// The peer wants its interface connected to the one of this host.
+    async fn tun(&self, stream: BondStream) {
+        let Some(tunnel) = &self.services.tunnel else {
+            let why = "this host has no interface for it; it needs --tun, too";
+            return refuse_stream(stream, Status::NotPermitted, why).await;
+        };
+        match self.permissions().may_use_tun() {
+            Ok(()) => tunnel.serve(stream, &self.carrier.bond, self.services.peer).await,
+            Err(why) => {
+                tracing::warn!("refused a tun: {why}");
+                refuse_stream(stream, Status::NotPermitted, &why).await;
+            }
+        }
     }
 
     /// What the peer may do. Asked for each stream, so that a change of the peers file holds from the next one on.
@@ -336,6 +357,7 @@ mod tests {
             (PAIR_LABEL, Status::NotPermitted),
             (ADDRESSES_LABEL, Status::NotPermitted),
             (SPEED_LABEL, Status::UnknownService),
+            (TUN_LABEL, Status::NotPermitted),
             ("", Status::UnknownService),
         ];
         for (label, expected) in cases {

@@ -7,6 +7,7 @@ mod sleep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bondwire::Identity;
@@ -27,6 +28,7 @@ use crate::keys;
 use crate::observers::Observers;
 use crate::peers::PeerName;
 use crate::signals::{Interrupt, Reloads};
+use crate::tun::Tunnel;
 
 /// How often the service looks after itself.
 const TICK: Duration = Duration::from_secs(1);
@@ -90,10 +92,15 @@ impl Service {
             let program = self.control.program();
             self.listener = Some(RunningListener::start(plan, program, &self.drain).await?);
         }
+        // Before any link: none must leave by one.
+        let mut tunnels = BTreeMap::new();
+        for (name, config) in &self.config.connect {
+            tunnels.insert(name, config.tun.clone().map(Tunnel::open).transpose()?);
+        }
         for (name, config) in &self.config.connect {
             let ends = bonds::open_ends(&config.forwards).await?;
-            let program = self.control.program();
-            let mut bond = RunningBond::start(name, config, &self.identity, program, &self.drain)?;
+            let (within, tunnel) = ((self.control.program(), &self.drain), tunnels.remove(name).flatten());
+            let mut bond = RunningBond::start(name, config, &self.identity, within, tunnel)?;
             bond.forward(ends);
             self.bonds.insert(name.clone(), bond);
         }
@@ -232,7 +239,14 @@ impl Service {
         if new.observers != self.config.observers {
             return restart("record or metrics");
         }
+        let is_other = |(name, config): (&PeerName, &ConnectConfig)| {
+            self.config.connect.get(name).is_some_and(|old| old.tun != config.tun)
+        };
+        if new.connect.iter().any(is_other) {
+            return restart("tun of a bond");
+        }
         match (&self.config.listen, &new.listen) {
+            (Some(old), Some(new)) if old.tun != new.tun => restart("tun of [listen]"),
             (Some(old), Some(new)) if !old.is_compatible(new) => {
                 restart("cipher or accept-any-peer of [listen]")
             }
@@ -247,6 +261,8 @@ struct Change {
     name: PeerName,
     config: ConnectConfig,
     forwards: ForwardChange,
+    /// Of a new bond.
+    tunnel: Option<Arc<Tunnel>>,
 }
 
 /// What is to be done for its forwards.
@@ -275,6 +291,7 @@ impl Service {
         // Checks what the session says of itself, too.
         config.plan(self.identity.clone())?;
         let closing: Vec<_> = self.closing(new).collect();
+        let tun = config.tun.clone().filter(|_| running.is_none());
         Ok(Change {
             name: name.clone(),
             config: config.clone(),
@@ -282,6 +299,7 @@ impl Service {
                 removed: removed.map(|(_, number)| *number).collect(),
                 added: bonds::open_ends_after(&added, &closing).await?,
             },
+            tunnel: tun.map(Tunnel::open).transpose()?,
         })
     }
 
@@ -316,11 +334,11 @@ impl Service {
     }
 
     async fn follow_connect(&mut self, change: Change) {
-        let Change { name, config, forwards } = change;
-        let program = self.control.program();
+        let Change { name, config, forwards, tunnel } = change;
+        let within = (self.control.program(), &self.drain);
         let followed = match self.bonds.get_mut(&name) {
             Some(bond) => bond.follow(&config, &self.identity).await,
-            None => RunningBond::start(&name, &config, &self.identity, program, &self.drain).map(|bond| {
+            None => RunningBond::start(&name, &config, &self.identity, within, tunnel).map(|bond| {
                 self.bonds.insert(name.clone(), bond);
             }),
         };

@@ -19,9 +19,10 @@ const SEEDS: u64 = 10_000;
 const SEEDS_QUICK: u64 = 200;
 
 /// Programs that tests call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
     ("curl", "curl"),
     ("python3", "python3-minimal"),
     ("ssh", "openssh-client"),

@@ -25,6 +25,7 @@ use crate::service::close_code;
 use crate::session::{self, DialledBond, Session};
 use crate::signals::Interrupt;
 use crate::ssh::Login;
+use crate::tun::{TunError, TunOptions, Tunnel};
 use crate::{keys, pairing, signals};
 
 /// The option that names the peer, for messages.
@@ -38,7 +39,8 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
 #[command(after_help = "Examples:
   bondwire connect server -L 8080:localhost:80            port 8080 here is port 80 there, over all paths to it
   bondwire connect server -D 1080 --record today          `bondwire plot today -o today.svg` draws what each link did
-  bondwire connect server -D 1080 --metrics               for Prometheus: http://127.0.0.1:7701/metrics")]
+  bondwire connect server -D 1080 --metrics               for Prometheus: http://127.0.0.1:7701/metrics
+  bondwire connect server --tun bond0 --addr 10.9.0.2/24  then `ping 10.9.0.1`; the server: --tun bond0 --addr 10.9.0.1/24")]
 pub(crate) struct Connect {
     #[command(flatten)]
     peer: PeerOptions,
@@ -59,8 +61,10 @@ pub(crate) struct Connect {
     #[arg(short = 'D', value_name = "[BIND:]PORT")]
     socks: Vec<SocksForward>,
     /// Forward standard input and output to a target at the peer's side, and end with it: host:port or a /path
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks", "record", "metrics"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local", "remote", "socks", "record", "metrics", "tun"])]
     pipe: Option<PipeForward>,
+    #[command(flatten)]
+    tun: TunOptions,
     #[command(flatten)]
     control: ControlOption,
     #[command(flatten)]
@@ -94,6 +98,8 @@ impl Connect {
             return ended;
         }
         let observers = self.observers.open().await?;
+        // Before any link: none must leave by it.
+        let tunnel = self.tun.spec()?.map(Tunnel::open).transpose()?;
         let mut ends = Vec::new();
         for forward in self.local {
             ends.push(LocalEnd::forward(forward).await?);
@@ -108,10 +114,11 @@ impl Connect {
         };
         let session = Arc::new(session);
         let program = Arc::clone(control.program());
+        program.show_tunnel(tunnel.as_ref());
         let observers = observers.start(&program);
         let mut connecting =
             Connecting::start(Arc::clone(&session), program, naming.clone(), Drain::default())?;
-        let running = Running { session: &session, introduction: &introduction, naming: &naming };
+        let running = Running { session: &session, introduction: &introduction, naming: &naming, tunnel };
         let ended = running.run(&mut connecting, ends, self.remote, &mut interrupt).await;
         connecting.end().await;
         observers.end().await;
@@ -144,6 +151,7 @@ impl Connect {
             cipher: &self.peer.cipher,
             paths: &self.peer.discovery.paths(),
             forwards: &local.chain(remote).chain(socks).collect::<Vec<_>>(),
+            tun: self.tun.spec()?,
         };
         Config::print(&text.file(&General::of(
             &self.peer.key,
@@ -162,6 +170,7 @@ struct Running<'a> {
     session: &'a Session,
     introduction: &'a Introduction,
     naming: &'a Naming,
+    tunnel: Option<Arc<Tunnel>>,
 }
 
 impl Running<'_> {
@@ -195,7 +204,7 @@ impl Running<'_> {
     /// The first link, and all that waits for it.
     async fn first(
         &self,
-        connecting: &Connecting,
+        connecting: &mut Connecting,
         ends: Vec<LocalEnd>,
         remote: Vec<Forward>,
     ) -> Result<(), Failure> {
@@ -215,8 +224,22 @@ impl Running<'_> {
         for forward in remote {
             connecting.forwards().start_remote(forward).await?;
         }
+        if let Some(tunnel) = &self.tunnel {
+            let opened = tunnel.ask(&connecting.dialled().bond).await.map_err(no_tun)?;
+            connecting.carry_packets(tunnel, Some(opened));
+        }
         Ok(())
     }
+}
+
+/// The two interfaces cannot be connected.
+fn no_tun(error: TunError) -> Failure {
+    let exit = match error {
+        TunError::Refused(_) => Exit::Refused,
+        TunError::SharedAddress(_) => Exit::Configuration,
+        _ => Exit::BondLost,
+    };
+    Failure::new(exit, error)
 }
 
 async fn run_pipe(

@@ -19,13 +19,15 @@ use crate::options::{CipherOptions, KeyOption, PeersOption};
 use crate::pairing::{Invitation, looks_like_invitation};
 use crate::peers::{PeerName, Peers};
 use crate::signals::Interrupt;
+use crate::tun::TunOptions;
 use crate::{addresses, keys, output};
 
 /// Arguments of `bondwire listen`.
 #[derive(Args)]
 #[command(after_help = "Examples:
   bondwire listen 'tcp:*' --pair                          prints the command for the other end
-  bondwire listen 'tcp:*' --record today --metrics=127.0.0.1:9000")]
+  bondwire listen 'tcp:*' --record today --metrics=127.0.0.1:9000
+  bondwire listen 'tcp:*' --tun bond0 --addr 10.9.0.1/24  IP packets; the other end: --tun bond0 --addr 10.9.0.2/24")]
 pub(crate) struct Listen {
     /// Where to take links: tcp:HOST[:PORT][,key=value...] (tcp:* is every address of this host), stdio: or exec:COMMAND
     #[arg(value_name = "LINK", required = true)]
@@ -61,6 +63,8 @@ pub(crate) struct Listen {
     #[command(flatten)]
     filter: FilterOptions,
     #[command(flatten)]
+    tun: TunOptions,
+    #[command(flatten)]
     control: ControlOption,
     #[command(flatten)]
     observers: ObserverOptions,
@@ -93,6 +97,7 @@ impl Listen {
         let observers = self.observers.open().await?;
         let mut listening = Listening::start(plan, Drain::default()).await?;
         let control = Control::open(&self.control, None, "listen", interrupt.stop()).await?;
+        control.program().show_tunnel(listening.tunnel());
         let observers = observers.start(control.program());
         tracing::info!("public key of this host: {}", keys::public_key_text(&key));
         if self.pair.is_some() {
@@ -123,6 +128,7 @@ impl Listen {
             cipher: &self.cipher,
             discover: !self.no_discover,
             filter: &self.filter,
+            tun: self.tun.spec()?,
         };
         Config::print(&text.file(&General::of(&self.key, &self.peers, &self.control, &self.observers)?))
     }
@@ -147,6 +153,7 @@ impl Listen {
             peers_file,
             pairing_name,
             told: (!self.no_discover).then(|| self.filter.filter()),
+            tun: self.tun.spec()?,
         })
     }
 

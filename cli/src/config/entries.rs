@@ -16,6 +16,7 @@ use crate::link_spec::LinkSpec;
 use crate::options::{Cipher, CipherOptions};
 use crate::peers::{Entry, PeerName};
 use crate::toml_file::{Key, PerPath, Text, some_texts};
+use crate::tun::{TunAddresses, TunName, TunSpec, TunSpecError};
 
 /// Longest time for connections to end by themselves, in seconds.
 const DRAIN_MAX_SECONDS: u64 = 3600;
@@ -56,6 +57,7 @@ pub(super) struct ListenEntry {
     #[serde(default)]
     plaintext_over_ip: bool,
     pub(super) discover: Option<bool>,
+    pub(super) tun: Option<Spanned<TunEntry>>,
     interfaces: Option<Text<InterfaceFilter>>,
     family: Option<Text<Families>>,
     network: Option<Text<NetworkFilter>>,
@@ -72,6 +74,7 @@ pub(super) struct ConnectEntry {
     #[serde(default)]
     pub(super) forwards: Vec<Placed<ForwardOption>>,
     pub(super) attach: Option<Vec<Placed<LinkSpec>>>,
+    pub(super) tun: Option<Spanned<TunEntry>>,
     cipher: Option<Text<Cipher>>,
     #[serde(default)]
     plaintext_over_ip: bool,
@@ -81,6 +84,23 @@ pub(super) struct ConnectEntry {
     network: Option<Text<NetworkFilter>>,
     peer_network: Option<Text<NetworkFilter>>,
     per_path: Option<PerPath>,
+}
+
+/// As the arguments `--tun`, `--addr` and `--tun-mtu`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TunEntry {
+    name: Text<TunName>,
+    addr: Text<TunAddresses>,
+    mtu: Option<u16>,
+}
+
+impl TunEntry {
+    pub(super) fn spec(self) -> Result<TunSpec, TunSpecError> {
+        let Self { name: Text(name), addr: Text(addresses), mtu } = self;
+        let mtu = mtu.map(|mtu| mtu.to_string().parse()).transpose()?;
+        TunSpec::new(name, addresses, mtu)
+    }
 }
 
 impl ListenEntry {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bondwire::limits::LINKS_MAX;
 use serde_spanned::Spanned;
 
-use super::entries::{ConnectEntry, Document, ListenEntry, Placed};
+use super::entries::{ConnectEntry, Document, ListenEntry, Placed, TunEntry};
 use super::{Config, ConnectConfig, ListenConfig, Way, wrong};
 use crate::access::{Always, Grants};
 use crate::discovery::{DiscoveryOptions, PeerPaths};
@@ -23,6 +23,7 @@ use crate::medium::Media;
 use crate::observers::ObserverOptions;
 use crate::peers::{Entry, Peer, PeerName, Peers, PeersFile};
 use crate::toml_file::{self, Key, Text, TextError};
+use crate::tun::{TunName, TunSpec};
 
 /// What this file is, for messages.
 const KIND: toml_file::Kind = toml_file::Kind {
@@ -56,7 +57,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
     let peers_file = PeersFile::at(peers.map(from_here))?;
     let configured = Entry::peers(text, peer).map_err(at_file)?;
     let all = configured.before(&peers_file.load()?);
-    let mut reading = Reading { text, peers: all, ports: Vec::new(), binds: Vec::new() };
+    let mut reading =
+        Reading { text, peers: all, ports: Vec::new(), binds: Vec::new(), interfaces: Vec::new() };
     if listen.is_none() && connect.is_empty() {
         let what = "it opens no bond and takes none; write [listen] or [connect.NAME]";
         return Err(at_file(TextError::new(text, None, what)));
@@ -82,6 +84,8 @@ struct Reading<'a> {
     ports: Vec<String>,
     /// Where forwards listen on this host.
     binds: Vec<Address>,
+    /// Interfaces that it makes.
+    interfaces: Vec<TunName>,
 }
 
 impl Reading<'_> {
@@ -113,7 +117,8 @@ impl Reading<'_> {
         let open = entry.permit_open.unwrap_or_else(usual);
         let defaults = Permits { open, listen: entry.permit_listen.unwrap_or_default() };
         let told = entry.discover.unwrap_or(true).then(|| filter.filter());
-        Ok(ListenConfig { links, cipher, grants: Grants { always, defaults, configured }, told })
+        let tun = self.tun(entry.tun)?;
+        Ok(ListenConfig { links, cipher, grants: Grants { always, defaults, configured }, told, tun })
     }
 
     fn connect(
@@ -153,7 +158,20 @@ impl Reading<'_> {
         LinkTable::check(&links, found.as_ref()).map_err(|error| self.error(at_links, error))?;
         let peer = entry.peer.map(|Key(key)| key).or(remembered.map(|peer| peer.key));
         let forwards = self.forwards(entry.forwards)?;
-        Ok((name, ConnectConfig { way: Way { peer, cipher, paths }, links, attach, forwards }))
+        let tun = self.tun(entry.tun)?;
+        Ok((name, ConnectConfig { way: Way { peer, cipher, paths }, links, attach, forwards, tun }))
+    }
+
+    fn tun(&mut self, entry: Option<Spanned<TunEntry>>) -> Result<Option<TunSpec>, TextError> {
+        let Some(entry) = entry else { return Ok(None) };
+        let span = entry.span();
+        let spec = entry.into_inner().spec().map_err(|error| self.error(span.clone(), error))?;
+        if self.interfaces.contains(&spec.name) {
+            let what = format!("another section of this file makes the interface {} already", spec.name);
+            return Err(self.error(span, what));
+        }
+        self.interfaces.push(spec.name.clone());
+        Ok(Some(spec))
     }
 
     fn remembered(&self, name: &PeerName, span: Range<usize>) -> Result<Peer, TextError> {

@@ -17,6 +17,7 @@ use crate::link_spec::LinkSpec;
 use crate::metrics;
 use crate::observers::ObserverOptions;
 use crate::options::{CipherOptions, KeyOption, PeersOption};
+use crate::tun::TunSpec;
 
 /// What holds for the whole service.
 pub(crate) struct General {
@@ -56,6 +57,7 @@ pub(crate) struct ConnectText<'a> {
     pub(crate) cipher: &'a CipherOptions,
     pub(crate) paths: &'a PeerPaths,
     pub(crate) forwards: &'a [ForwardOption],
+    pub(crate) tun: Option<TunSpec>,
 }
 
 /// What `listen` was given.
@@ -68,6 +70,7 @@ pub(crate) struct ListenText<'a> {
     pub(crate) cipher: &'a CipherOptions,
     pub(crate) discover: bool,
     pub(crate) filter: &'a FilterOptions,
+    pub(crate) tun: Option<TunSpec>,
 }
 
 /// A file that grows.
@@ -111,6 +114,12 @@ impl Text {
         };
     }
 
+    fn tun(&mut self, tun: Option<&TunSpec>) {
+        let about = "A network interface whose packets go over the bond to that of the other end (Linux).";
+        let example = "{ name = \"bond0\", addr = \"10.9.0.1/24,fd00::1/64\", mtu = 1400 }";
+        self.value(about, "tun", tun.map(TunSpec::entry), example);
+    }
+
     fn cipher(&mut self, cipher: &CipherOptions) {
         let value = cipher.cipher().as_ref().map(quoted);
         self.value("aes, chacha or none; both ends have to agree.", "cipher", value, "\"aes\"");
@@ -147,6 +156,7 @@ impl ConnectText<'_> {
         let about = "What is forwarded, as -L, -R and -D on the command line.";
         let forwards = (!self.forwards.is_empty()).then(|| list(self.forwards));
         text.value(about, "forwards", forwards, "[\"-L 8080:localhost:80\"]");
+        text.tun(self.tun.as_ref());
         text.cipher(self.cipher);
         let PeerPaths { discover, interfaces, family, network, peer_network, per_path } = self.paths;
         let about = "Whether all paths to the peer are found from one tcp: link.";
@@ -188,6 +198,7 @@ impl ListenText<'_> {
         let about = "Where peers may listen on this host (connect -R).";
         let permit_listen = (!self.permit_listen.is_empty()).then(|| list(self.permit_listen));
         text.value(about, "permit-listen", permit_listen, "[\"localhost:8022\"]");
+        text.tun(self.tun.as_ref());
         text.cipher(self.cipher);
         let discover = (!self.discover).then(|| "false".to_owned());
         text.value("Whether peers are told the other addresses of this host.", "discover", discover, "true");

@@ -293,6 +293,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
         ..PeerPaths::default()
     };
     let text = ConnectText {
+        tun: None,
         name: "board",
         links: &links,
         peer: Some(PublicKey([1; 32])),
@@ -313,6 +314,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     // Nothing but a name: everything else stands there as a comment.
     let (cipher, paths) = (CipherOptions::default(), PeerPaths::default());
     let text = ConnectText {
+        tun: None,
         name: "server",
         links: &[],
         peer: None,
@@ -328,6 +330,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     let links = ["tcp:*".parse().unwrap()];
     let filter = crate::discovery::FilterOptions::default();
     let text = ListenText {
+        tun: None,
         links: &links,
         allow: &[PublicKey([1; 32]), PublicKey([2; 32])],
         accept_any_peer: false,

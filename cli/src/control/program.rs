@@ -1,7 +1,7 @@
 //! The running command behind a control socket: its bonds, and what can be done to them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bondwire::{Bond, LinkId, LinkSnapshot, LinkState, PublicKey};
@@ -11,12 +11,13 @@ use tokio::time::sleep;
 use super::history::History;
 use super::protocol::{Command, CommandError, LinkChange, Select, SpeedTest};
 use super::report;
-use super::status::{self, BondStatus, RecordingStatus, Status};
+use super::status::{self, BondStatus, RecordingStatus, Status, TunStatus};
 use crate::forward::table::Forwards;
 use crate::link_spec::LinkSpec;
 use crate::link_table::{DialledLink, LinkTable};
 use crate::logging;
 use crate::signals::Stop;
+use crate::tun::Tunnel;
 use crate::{attach, keys, speed};
 
 /// Time between the two looks at the counters that a status takes.
@@ -37,6 +38,8 @@ pub(crate) struct Program {
     stop: Stop,
     /// How its recording does, once there is one.
     recording: OnceLock<RecordingLook>,
+    /// The interfaces whose packets it carries.
+    tunnels: Mutex<Vec<Weak<Tunnel>>>,
 }
 
 /// Looks how a recording does.
@@ -96,6 +99,7 @@ impl Program {
             listened_on: Mutex::default(),
             stop,
             recording: OnceLock::new(),
+            tunnels: Mutex::default(),
         })
     }
 
@@ -207,6 +211,18 @@ impl Program {
         let _ = self.recording.set(look);
     }
 
+    /// Shows an interface, if there is one, for as long as it lives.
+    pub(crate) fn show_tunnel(&self, tunnel: Option<&Arc<Tunnel>>) {
+        let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+        tunnels.retain(|tunnel| tunnel.strong_count() > 0);
+        tunnels.extend(tunnel.map(Arc::downgrade));
+    }
+
+    fn tunnels(&self) -> Vec<TunStatus> {
+        let tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
+        tunnels.iter().filter_map(Weak::upgrade).map(|tunnel| tunnel.status()).collect()
+    }
+
     pub(crate) async fn status(&self) -> Status {
         let before = self.look();
         if !before.links.is_empty() {
@@ -241,6 +257,7 @@ impl Program {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             recording: self.recording.get().map(|look| look()),
             bonds: running.iter().map(status).collect(),
+            tuns: self.tunnels(),
         }
     }
 

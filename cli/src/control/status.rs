@@ -24,6 +24,45 @@ pub(crate) struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) recording: Option<RecordingStatus>,
     pub(crate) bonds: Vec<BondStatus>,
+    /// With `--tun`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tuns: Vec<TunStatus>,
+}
+
+/// An interface whose packets go over a bond. The counters of packets dropped on their way into the bond, held and late are those
+/// of the bond of the moment.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TunStatus {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
+    /// Largest packet that both ends like.
+    pub(crate) mtu_bytes: u16,
+    /// The other end's addresses; none while no bond carries packets.
+    pub(crate) leads_to: Vec<String>,
+    pub(crate) sent_packets: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_packets: u64,
+    pub(crate) received_bytes: u64,
+    /// There was no bond to carry them.
+    pub(crate) dropped_no_bond: u64,
+    /// Their senders were told what is possible.
+    pub(crate) dropped_too_big: u64,
+    /// No packets of IP.
+    pub(crate) dropped_malformed: u64,
+    /// From the peer, with an address of this host for their sender.
+    pub(crate) dropped_forged: u64,
+    /// From the peer, and this host did not take them.
+    pub(crate) dropped_by_host: u64,
+    /// Too many waited for the links.
+    pub(crate) dropped_queue_full: u64,
+    /// They waited too long for a link.
+    pub(crate) dropped_too_old: u64,
+    /// They came early, and were held for those before them.
+    pub(crate) held_packets: u64,
+    /// They came after those behind them.
+    pub(crate) late_packets: u64,
+    /// They did not come in time, or not at all.
+    pub(crate) missed_packets: u64,
 }
 
 /// How a recording does.

@@ -265,6 +265,7 @@ mod tests {
             pid: 1,
             version: "0.1.0".into(),
             uptime_seconds: 12.5,
+            tuns: Vec::new(),
             recording: Some(RecordingStatus {
                 file: "f".into(),
                 written_lines: 5,

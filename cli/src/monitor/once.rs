@@ -145,6 +145,7 @@ mod tests {
         let bond =
             BondStatus { number: 1, peer: Some("bwpub1abc".into()), links: vec![first, second], ..bond() };
         let status = Status {
+            tuns: Vec::new(),
             name: "connect".into(),
             command: "connect".into(),
             pid: 7,

@@ -52,6 +52,7 @@ pub(crate) struct Entry {
     #[serde(default, deserialize_with = "some_texts")]
     permit_links: Option<Vec<LinkSpec>>,
     permit_speed: Option<bool>,
+    permit_tun: Option<bool>,
     bonds_max: Option<BondsMax>,
     streams_max: Option<NonZeroU64>,
     receive_buffer_bytes: Option<NonZeroU64>,
@@ -133,7 +134,9 @@ impl Entry {
                 peer_network: entry.peer_network.map(|Text(filter)| filter),
                 per_path: entry.per_path.map(|PerPath(number)| number),
             };
-            let Entry { links, ssh, permit_open, permit_listen, permit_links, permit_speed, .. } = entry;
+            let Entry {
+                links, ssh, permit_open, permit_listen, permit_links, permit_speed, permit_tun, ..
+            } = entry;
             peers.push(Peer {
                 name,
                 key,
@@ -143,6 +146,7 @@ impl Entry {
                 permit_listen,
                 permit_links,
                 permit_speed,
+                permit_tun,
                 limits,
                 paths,
             });
@@ -181,7 +185,7 @@ mod tests {
         let text = format!(
             "# mine\n[peer.laptop]\nkey = \"{one}\"\nlinks = [\"tcp:10.0.0.5:7700\", \"tcp:h,policy=backup\"]\n\
              permit-open = [\"localhost:22\"]\npermit-listen = []\n\
-             permit-links = [\"tcp:*\"]\npermit-speed = false\nbonds-max = 2\nstreams-max = 9\nreceive-buffer-bytes = 65536\n\
+             permit-links = [\"tcp:*\"]\npermit-speed = false\npermit-tun = false\nbonds-max = 2\nstreams-max = 9\nreceive-buffer-bytes = 65536\n\
              send-buffer-bytes = 65537\n\n[peer.board]\nkey = \"{two}\"\n"
         );
         let peers = parse(&text).unwrap();
@@ -196,7 +200,7 @@ mod tests {
             send_buffer_bytes: Some(65537),
         };
         assert_eq!(laptop.limits, limits);
-        assert_eq!(laptop.permit_speed, Some(false));
+        assert_eq!((laptop.permit_speed, laptop.permit_tun), (Some(false), Some(false)));
         assert_eq!(laptop.permit_links.as_deref(), Some(&["tcp:*".parse().unwrap()][..]));
         let board = peers.with_key(&PublicKey([2; 32])).unwrap();
         assert_eq!((board.name.as_str(), &board.permit_open), ("board", &None));
@@ -244,7 +248,7 @@ mod tests {
             ),
             (
                 format!("[peer.a]\nkey = \"{one}\"\nzzz = 1\n"),
-                ":3:1: unknown key \"zzz\"; keys are key, links, ssh, permit-open, permit-listen, permit-links, permit-speed, ",
+                ":3:1: unknown key \"zzz\"; keys are key, links, ssh, permit-open, permit-listen, permit-links, permit-speed, permit-tun, ",
             ),
             ("[pear.a]\n".to_owned(), ":1:2: unknown key \"pear\"; did you mean \"peer\"?"),
             (

@@ -20,6 +20,7 @@ use crate::keys;
 use crate::link_table::LinkTable;
 use crate::peers::PeerName;
 use crate::session::{DialledBond, Session};
+use crate::tun::Tunnel;
 
 /// Longest pause before a new bond is opened when each ends as soon as it is.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -105,8 +106,8 @@ impl RunningBond {
         name: &PeerName,
         config: &ConnectConfig,
         identity: &Identity,
-        program: &Arc<Program>,
-        drain: &Drain,
+        (program, drain): (&Arc<Program>, &Drain),
+        tunnel: Option<Arc<Tunnel>>,
     ) -> Result<Self, Failure> {
         let session = Arc::new(Session::new(config.plan(identity.clone())?)?);
         let links = Arc::clone(&session.links);
@@ -116,7 +117,11 @@ impl RunningBond {
             tracing::warn!("{about}accept-any-peer: anyone on the path can be the peer");
         }
         let naming = Naming { peer: Arc::new(OnceLock::from(name.to_string())), about: Arc::clone(&about) };
-        let connecting = Connecting::start(session, Arc::clone(program), naming, drain.clone())?;
+        let mut connecting = Connecting::start(session, Arc::clone(program), naming, drain.clone())?;
+        if let Some(tunnel) = &tunnel {
+            program.show_tunnel(Some(tunnel));
+            connecting.carry_packets(tunnel, None);
+        }
         let forwards = Arc::clone(connecting.forwards());
         let (orders, given) = mpsc::channel(1);
         let task = tokio::spawn(keep(connecting, about, given));

@@ -31,6 +31,7 @@ impl RunningListener {
         drain: &Drain,
     ) -> Result<Self, Failure> {
         let listening = Listening::start(plan, drain.clone()).await?;
+        program.show_tunnel(listening.tunnel());
         let (orders, given) = mpsc::channel(1);
         let task = tokio::spawn(serve(listening, Arc::clone(program), given));
         Ok(Self { orders, task })

@@ -48,7 +48,7 @@ impl Script {
     }
 }
 
-fn status(user: &User, name: &str) -> Value {
+pub(crate) fn status(user: &User, name: &str) -> Value {
     let shown = user.run(&["status", name, "--json"]).assert_code(0).stdout;
     let [status] = &serde_json::from_str::<Vec<Value>>(&shown).unwrap()[..] else { panic!("{shown}") };
     status.clone()

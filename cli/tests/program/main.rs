@@ -47,6 +47,8 @@ mod stolen;
 #[cfg(target_os = "linux")]
 mod tools;
 #[cfg(target_os = "linux")]
+mod tun;
+#[cfg(target_os = "linux")]
 mod udev;
 #[cfg(unix)]
 mod udp;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BondStatus, LinkStatus, RecordingStatus, Status, is_plain};
+use super::{BondStatus, LinkStatus, RecordingStatus, Status, TunStatus, is_plain};
 use crate::failure::one_line;
 use crate::output;
 
@@ -24,6 +24,9 @@ pub(crate) fn text(status: &Status) -> String {
     for bond in &status.bonds {
         bond_lines(&mut text, bond);
     }
+    for tun in &status.tuns {
+        tun_lines(&mut text, tun);
+    }
     text
 }
 
@@ -41,6 +44,38 @@ fn recording_line(text: &mut String, recording: &RecordingStatus) {
         let _ = write!(text, "; ended: {}", one_line(why));
     }
     text.push('\n');
+}
+
+fn tun_lines(text: &mut String, tun: &TunStatus) {
+    let leads = if tun.leads_to.is_empty() {
+        "leads nowhere at the moment".to_owned()
+    } else {
+        format!("leads to {}, packets of at most {} bytes", tun.leads_to.join(", "), tun.mtu_bytes)
+    };
+    let _ = writeln!(text, "  tun {} ({}): {leads}", tun.name, tun.addresses.join(", "));
+    let way = |packets, bytes| format!("{} ({})", count(packets, "packet"), output::bytes(bytes));
+    let mut figures = vec![
+        format!("sent {}", way(tun.sent_packets, tun.sent_bytes)),
+        format!("received {}", way(tun.received_packets, tun.received_bytes)),
+    ];
+    let reasons = [
+        (tun.dropped_no_bond, "without a bond"),
+        (tun.dropped_queue_full, "for which the links had no time"),
+        (tun.dropped_too_old, "that waited too long"),
+        (tun.dropped_too_big, "too big"),
+        (tun.dropped_malformed, "malformed"),
+        (tun.dropped_forged, "with a forged sender"),
+        (tun.dropped_by_host, "not taken by this host"),
+    ];
+    let dropped = reasons.into_iter().filter(|(number, _)| *number > 0);
+    let dropped: Vec<_> = dropped.map(|(number, why)| format!("{number} {why}")).collect();
+    if !dropped.is_empty() {
+        figures.push(format!("dropped {}", dropped.join(", ")));
+    }
+    if tun.late_packets + tun.missed_packets > 0 {
+        figures.push(format!("{} late, {} missed", tun.late_packets, tun.missed_packets));
+    }
+    let _ = writeln!(text, "    {}", figures.join("; "));
 }
 
 fn bond_lines(text: &mut String, bond: &BondStatus) {

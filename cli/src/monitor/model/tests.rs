@@ -46,7 +46,16 @@ pub(crate) fn status(pid: u32, uptime_seconds: f64, links: Vec<LinkStatus>) -> S
         forwards: Vec::new(),
     };
     let (name, command, version) = ("connect".to_owned(), "connect".to_owned(), String::new());
-    Status { name, command, pid, version, uptime_seconds, recording: None, bonds: vec![bond] }
+    Status {
+        name,
+        command,
+        pid,
+        version,
+        uptime_seconds,
+        recording: None,
+        bonds: vec![bond],
+        tuns: Vec::new(),
+    }
 }
 
 fn model() -> Model {
