@@ -57,6 +57,8 @@ enum Command {
     Serial(Measurement),
     /// Processor time of 64-byte messages that can travel together
     Messages(Measurement),
+    /// One TCP connection within the interfaces of a bond over two unequal links, and pings beside it
+    Tun(Measurement),
     /// Joins two namespaces by emulated links, and takes changes on standard input
     ///
     /// Standard input, one command a line, links counted from 1: `1 down`, `1 up`, `1 reset`,
@@ -176,6 +178,7 @@ fn run(command: Command) -> Result<bool> {
         Command::SlowReader(measurement) => (scenarios::slow_reader::run, measurement),
         Command::Streams(measurement) => (scenarios::streams::run, measurement),
         Command::Messages(measurement) => (scenarios::messages::run, measurement),
+        Command::Tun(measurement) => (scenarios::tun::run, measurement),
         Command::Serial(measurement) => {
             // Both ends are in this process, and pseudo-terminals are everybody's.
             let json = measurement.json;

@@ -139,12 +139,25 @@ impl Keys {
     /// # Errors
     /// With the program's last words.
     pub fn listen(&self, programs: &Programs, host: &Namespace) -> Result<Service> {
+        self.listen_with(programs, host, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// With the program's last words.
+    pub fn listen_with(
+        &self,
+        programs: &Programs,
+        host: &Namespace,
+        arguments: &[String],
+    ) -> Result<Service> {
         let mut command = self.command(programs, host, "listen");
         command.arg(format!("tcp:0.0.0.0:{BOND_PORT}")).arg("--key").arg(&self.listener.file);
         for client in &self.clients {
             command.args(["--allow", &client.public]);
         }
-        command.args(["--permit-open", "*:*"]).args(&programs.bondwire_arguments);
+        command.args(["--permit-open", "*:*"]).args(&programs.bondwire_arguments).args(arguments);
         let mut listener = Service::start("bondwire listen", &mut command)?;
         listener.wait_until_listening(BOND_PORT, START_LIMIT)?;
         Ok(listener)

@@ -14,6 +14,7 @@ pub mod shaped;
 pub mod slow_reader;
 pub mod startup;
 pub mod streams;
+pub mod tun;
 
 use crate::network::{Network, address};
 use crate::subject::{Programs, Subject};
