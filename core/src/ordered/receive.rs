@@ -1,5 +1,6 @@
 //! Ordered datagrams that arrive: put together, and put in order.
 
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -129,7 +130,8 @@ impl Receiver {
                 state.since = Some(now);
                 self.waiting.insert((now, flow));
             }
-            if state.held.insert(number, held).is_none() {
+            if let Entry::Vacant(place) = state.held.entry(number) {
+                place.insert(held);
                 stats.held += 1;
                 self.held_bytes += cost(data.len());
             }
@@ -169,7 +171,7 @@ impl Receiver {
         if let Some(state) = self.flows.get_mut(&flow)
             && let Some((&first, _)) = state.held.first_key_value()
         {
-            stats.missed += first - state.next;
+            stats.missed = stats.missed.saturating_add(first - state.next);
             state.next = first;
         }
         self.hand_on_held(flow, stats);

@@ -11,6 +11,7 @@ use crate::limits::{
     ORDERED_UNREAD_BYTES,
 };
 use crate::time::{Duration, Instant};
+use crate::wire::varint::VARINT_MAX;
 
 fn at(ms: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(ms)
@@ -48,7 +49,8 @@ fn sender(datagrams: u64, len: usize) -> Ordered {
 fn what_comes_early_waits_for_what_is_before_it() {
     let (mut near, mut far) = (sender(20, 1000), Ordered::new());
     let first = take(&mut near, 0, 2000).unwrap();
-    take(&mut near, 0, 2000).map(|second| far.on_fragment(at(0), second));
+    let second = take(&mut near, 0, 2000).unwrap();
+    far.on_fragment(at(0), second);
     let behind = take_ahead(&mut near, 8 * 1128).unwrap();
     assert_eq!((first.number, behind.number), (0, 10), "the slower link takes one that is eight behind");
     far.on_fragment(at(1), behind);
@@ -197,6 +199,28 @@ fn a_peer_cannot_fill_the_memory() {
     far.handle_timeout(at(2000));
     assert!(received(&mut far).len() <= ORDERED_UNREAD_BYTES / 1128);
     assert!(far.stats().dropped_unread > 0);
+}
+
+#[test]
+fn a_peer_that_contradicts_itself_harms_nobody() {
+    let mut far = Ordered::new();
+    let whole = |flow: u8, number: u64, len: usize| OrderedFragment {
+        flow,
+        number,
+        offset: 0,
+        total: len,
+        data: data(number, len),
+    };
+    for len in [8, 60_000, 9] {
+        far.on_fragment(at(0), whole(0, 1, len));
+    }
+    assert_eq!(far.stats().held, 1);
+    for flow in 1..=255 {
+        far.on_fragment(at(0), whole(flow, VARINT_MAX, 8));
+    }
+    far.handle_timeout(at(0) + ORDERED_HOLD_TIME);
+    assert_eq!(received(&mut far).len(), 256);
+    assert_eq!((far.deadline(), far.stats().missed), (None, u64::MAX));
 }
 
 proptest! {
