@@ -213,6 +213,47 @@ fn faults_of_forwards_have_their_place_and_what_was_meant() {
 }
 
 #[test]
+fn faults_of_interfaces_have_their_place_and_what_was_meant() {
+    let (bond, one) = (bond(), key(1));
+    let with = |tun: &str| format!("{bond}links = [\"tcp:h\"]\ntun = {tun}");
+    let cases = [
+        (
+            with("{ name = \"a-name-too-long-16\", addr = \"10.9.0.1/24\" }"),
+            ":5:16: \"a-name-too-long-16\": ",
+        ),
+        (
+            with("{ name = \"bond0\", addr = \"10.9.0.1\" }"),
+            ":5:32: \"10.9.0.1\": `10.9.0.1` is no address with",
+        ),
+        (with("{ name = \"bond0\" }"), ":5:7: missing field `addr`"),
+        (
+            with("{ name = \"bond0\", addr = \"10.9.0.1/24\", mut = 9 }"),
+            ":5:47: unknown key \"mut\"; did you mean \"mtu\"?",
+        ),
+        (
+            with("{ name = \"bond0\", addr = \"10.9.0.1/24\", mtu = 70000 }"),
+            ":5:53: invalid value: integer `70000`",
+        ),
+        (
+            with("{ name = \"bond0\", addr = \"10.9.0.1/24\", mtu = 500 }"),
+            ":5:7: `500` is no size of packets",
+        ),
+        (
+            with("{ name = \"bond0\", addr = \"fd00::1/64\", mtu = 1000 }"),
+            ":5:7: 1000 bytes are too few for IPv6",
+        ),
+        (
+            format!(
+                "{}\n[connect.b]\npeer = \"{one}\"\nlinks = [\"tcp:h\"]\ntun = {{ name = \"bond0\", addr = \"10.9.1.1/24\" }}",
+                with("{ name = \"bond0\", addr = \"10.9.0.1/24\" }")
+            ),
+            ":9:7: another section of this file makes the interface bond0 already",
+        ),
+    ];
+    assert_faults(&cases);
+}
+
+#[test]
 fn faults_of_sections_have_their_place_and_what_was_meant() {
     let one = key(1);
     let cases = [
@@ -292,8 +333,12 @@ fn what_is_printed_can_be_read_and_says_the_same() {
         interfaces: Some("eth*,!eth1".parse().unwrap()),
         ..PeerPaths::default()
     };
+    let tun = |address: &str| {
+        let addresses = address.parse().unwrap();
+        TunSpec::new("bond0".parse().unwrap(), addresses, Some("1300".parse().unwrap())).unwrap()
+    };
     let text = ConnectText {
-        tun: None,
+        tun: Some(tun("10.9.0.1/24,fd00::1/64")),
         name: "board",
         links: &links,
         peer: Some(PublicKey([1; 32])),
@@ -309,6 +354,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     assert_eq!(read.observers.metrics(), general.metrics);
     assert_eq!(read.observers.record(), Some(Path::new("/r")));
     assert_eq!((&board.way.cipher, board.way.peer), (text.cipher, text.peer));
+    assert_eq!(board.tun, text.tun);
     assert_eq!(board.way.paths, paths.into_wishes());
 
     // Nothing but a name: everything else stands there as a comment.
@@ -330,7 +376,7 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     let links = ["tcp:*".parse().unwrap()];
     let filter = crate::discovery::FilterOptions::default();
     let text = ListenText {
-        tun: None,
+        tun: Some(tun("10.9.0.2/31")),
         links: &links,
         allow: &[PublicKey([1; 32]), PublicKey([2; 32])],
         accept_any_peer: false,
@@ -344,4 +390,5 @@ fn what_is_printed_can_be_read_and_says_the_same() {
     assert_eq!((&listen.links[..], listen.told), (&links[..], None));
     assert_eq!(listen.grants.defaults.open, permits);
     assert_eq!(listen.grants.always, Always::Keys(text.allow.to_vec()));
+    assert_eq!(listen.tun, text.tun);
 }
