@@ -1,17 +1,17 @@
 //! IP packets over a bond: one TCP connection within the interfaces, beside one on each link; and pings beside it.
 
 use std::path::Path;
-use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Options, far_addresses, progress};
 use crate::emulator::Shape;
 use crate::namespace::Namespace;
 use crate::network::{Network, address};
-use crate::process::{Service, output_of};
+use crate::process::Service;
 use crate::report::{Report, Table};
 use crate::stats::{Spread, ms, percentile};
 use crate::subject::{Keys, OMIT_SECONDS, START_LIMIT, Subject};
@@ -20,8 +20,10 @@ const DEFAULT_SECONDS: u64 = 10;
 /// Addresses of the two interfaces.
 const NEAR: &str = "10.78.0.1";
 const FAR: &str = "10.78.0.2";
-/// Pings a second beside the connection.
+/// Time between pings beside the connection.
 const PING_INTERVAL: Duration = Duration::from_millis(50);
+/// How much longer than planned a program may take.
+const SLACK: Duration = Duration::from_secs(20);
 
 struct Case {
     name: &'static str,
@@ -147,16 +149,16 @@ fn measure_round(
     let _connector = keys.connect_with(programs, near, 0, &links, &tun(&format!("{NEAR}/24")))?;
     wait_until_pinged(near)?;
     // The other links join meanwhile.
-    std::thread::sleep(Duration::from_secs(1));
-    let count = (OMIT_SECONDS + seconds) * 1000 / PING_INTERVAL.as_millis() as u64;
+    sleep(Duration::from_secs(1));
+    let length = Duration::from_secs(OMIT_SECONDS + seconds);
+    let count = length.as_millis() / PING_INTERVAL.as_millis();
     let interval = PING_INTERVAL.as_secs_f64().to_string();
     let mut ping = near.command(Path::new("ping"));
-    ping.args(["-D", "-i", &interval, "-c", &count.to_string(), "-W", "1", FAR]);
-    let pinging = std::thread::spawn(move || ping.output());
-    let measured = iperf(near, far, FAR, seconds);
-    let said = pinging.join().ok().context("ping broke off")??;
-    let (mbytes_per_second, retransmissions) = measured?;
-    let pings = round_trips(&String::from_utf8_lossy(&said.stdout));
+    ping.args(["-n", "-i", &interval, "-c", &count.to_string(), "-W", "1", FAR]);
+    let pinging = Service::start("ping", &mut ping)?;
+    let (mbytes_per_second, retransmissions) = iperf(near, far, FAR, seconds)?;
+    let (said, _) = pinging.finish(length + SLACK)?;
+    let pings = round_trips(&said);
     let lost_pings = usize::try_from(count)?.saturating_sub(pings.len());
     Ok(Some(Measured { mbytes_per_second, retransmissions, pings, lost_pings }))
 }
@@ -167,25 +169,25 @@ fn iperf(near: &Namespace, far: &Namespace, target: &str, seconds: u64) -> Resul
     let mut server = Service::start("iperf3 -s", command.args(["-s", "-1", "-B", target]))?;
     server.wait_until_listening(5201, START_LIMIT)?;
     let mut command = near.command(Path::new("iperf3"));
-    let (seconds, omit) = (seconds.to_string(), OMIT_SECONDS.to_string());
-    let said = output_of("iperf3", command.args(["-J", "-c", target, "-t", &seconds, "-O", &omit]))?;
-    let report: Value = serde_json::from_str(&said).context("iperf3 printed no JSON")?;
+    command.args(["-J", "-c", target, "-t", &seconds.to_string(), "-O", &OMIT_SECONDS.to_string()]);
+    let limit = Duration::from_secs(OMIT_SECONDS + seconds) + SLACK;
+    let (said, _) = Service::start("iperf3", &mut command)?.finish(limit)?;
+    let report: Value = serde_json::from_str(&said).context("the report of iperf3 makes no sense")?;
     let end = &report["end"];
-    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 measured nothing")?;
+    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
     Ok((bits / 8e6, end["sum_sent"]["retransmits"].as_f64().unwrap_or_default()))
 }
 
 fn wait_until_pinged(near: &Namespace) -> Result<()> {
     let began = Instant::now();
     loop {
-        let mut ping: Command = near.command(Path::new("ping"));
-        if ping.args(["-c", "1", "-W", "1", FAR]).output()?.status.success() {
-            return Ok(());
+        let mut ping = near.command(Path::new("ping"));
+        let answer = Service::start("ping", ping.args(["-c", "1", "-W", "1", FAR]))?.finish(SLACK);
+        match answer {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > START_LIMIT => return Err(error),
+            Err(_) => sleep(Duration::from_millis(50)),
         }
-        if began.elapsed() > START_LIMIT {
-            bail!("the other end's interface does not answer");
-        }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
