@@ -16,8 +16,8 @@ use crate::ssh::SshTarget;
 /// What stands at the top of a new file.
 const HEADER: &str = "\
 # Peers of this host. A running `bondwire listen` takes changes up within two seconds.
-# For each: key, links (where to dial it) or ssh (where to log in and start it); permit-open, permit-listen, permit-links, permit-speed, permit-tun; bonds-max,
-# streams-max, receive-buffer-bytes, send-buffer-bytes.
+# For each: key, links (where to dial it) or ssh (where to log in and start it); permit-open, permit-listen, permit-links, permit-speed,
+# permit-tun; bonds-max, streams-max, receive-buffer-bytes, send-buffer-bytes.
 
 ";
 /// Names tried for a peer that did not get the name it proposed.
