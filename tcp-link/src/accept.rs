@@ -111,7 +111,7 @@ impl Acceptor for TcpAcceptor {
             match stay_off_tunnels(&stream, peer.ip().to_canonical()) {
                 Ok(()) => return TcpLink::from_stream(stream),
                 Err(refused) => {
-                    tracing::warn!(target: "bondwire", "{}: no link from {peer}: {refused}", self.name)
+                    tracing::warn!(target: "bondwire", "{}: no link from {peer}: {refused}", self.name);
                 }
             }
         }
