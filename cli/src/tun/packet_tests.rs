@@ -61,7 +61,7 @@ fn syn(options: &[u8]) -> Vec<u8> {
     seal(&mut packet);
     let tcp = &mut packet[V4_BYTES..];
     tcp[TCP_BYTES..].copy_from_slice(options);
-    tcp[12] = ((TCP_BYTES + options.len()) / 4 << 4) as u8;
+    tcp[12] = (((TCP_BYTES + options.len()) / 4) << 4) as u8;
     tcp[13] = 2;
     let sum = tcp_checksum(&packet);
     packet[V4_BYTES + 16..V4_BYTES + 18].copy_from_slice(&sum.to_be_bytes());
