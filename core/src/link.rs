@@ -356,6 +356,7 @@ impl Link {
             id: self.id,
             half_rtt: self.rtt.base() / 2,
             rate,
+            is_guess: !self.is_proven(),
             rate_soon: self.window.rate_soon(&self.rtt).min(cap).max(rate),
             weight: self.effective_policy().weight,
             share_bytes: self.share_bytes,

@@ -8,6 +8,7 @@
 use core::num::NonZeroU8;
 
 use crate::id::LinkId;
+use crate::limits::INITIAL_WINDOW_BYTES;
 use crate::link::rate::{bytes_in, transmit_time};
 use crate::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct Candidate {
     pub(crate) half_rtt: Duration,
     /// Bytes per second.
     pub(crate) rate: u64,
+    /// Nothing has been sent yet that would tell the rate: it is a cautious guess.
+    pub(crate) is_guess: bool,
     /// Bytes per second that it may have reached when the peer hears of it: more than `rate` while it searches.
     pub(crate) rate_soon: u64,
     /// Bytes sent and not acknowledged.
@@ -69,6 +72,16 @@ impl Candidate {
     pub(crate) fn without_way(&self) -> Self {
         let way = bytes_in(self.rate, self.half_rtt.saturating_add(self.half_rtt));
         Self { in_flight: self.in_flight.saturating_sub(way), ..*self }
+    }
+
+    /// The same with a bold guess of its rate, if that is one: a window in each round trip.
+    pub(crate) fn bold(&self) -> Self {
+        if !self.is_guess {
+            return *self;
+        }
+        let rtt_nanos = self.half_rtt.saturating_add(self.half_rtt).as_nanos().max(1) as u64;
+        let rate = INITIAL_WINDOW_BYTES.saturating_mul(1_000_000_000) / rtt_nanos;
+        Self { rate: self.rate.max(rate), ..*self }
     }
 
     /// Whether this link delivers `length` bytes before `other` does; ids break a tie.
@@ -177,6 +190,7 @@ mod tests {
             half_rtt,
             rate,
             rate_soon: rate,
+            is_guess: false,
             in_flight: 0,
             overdue: Duration::ZERO,
             late_in: Duration::MAX,

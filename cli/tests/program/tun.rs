@@ -245,6 +245,7 @@ fn a_service_has_its_interfaces_from_its_file() {
     let listening =
         start(&network.far, &server, &["up", &server.home().join("server.toml").display().to_string()]);
     listening.wait_for("bond0 leads to 10.9.0.1/24, fd09::1/64");
+    connecting.wait_for("bond0 leads to 10.9.0.2/24, fd09::2/64");
     assert_eq!(ping(&network.near, "10.9.0.2", &["-c", "3", "-i", "0.2"]), (3, 3));
 }
 

@@ -98,6 +98,23 @@ fn one_flow_uses_the_sum_of_unequal_links_and_keeps_its_order() {
     }
 }
 
+/// A link that nobody knows anything of but its round trip, beside one that is full: it is tried, and then used.
+#[test]
+fn a_link_that_comes_later_is_used_too() {
+    for (first, second) in [((10_000_000, 5), (5_000_000, 15)), ((10_000_000, 2), (4_000_000, 35))] {
+        let mut world = World::new(&Config::default());
+        world.add_link(0, first.0, first.1);
+        let mut packets = Packets::new(100);
+        packets.run(&mut world, MS * 1000);
+        world.add_link(1, second.0, second.1);
+        packets.run(&mut world, MS * 3000);
+        let before = packets.read;
+        packets.run(&mut world, MS * 5000);
+        let share = ((packets.read - before) * PACKET as u64 / 5) as f64 / (first.0 + second.0) as f64;
+        assert!(share > 0.9, "{first:?} and {second:?}: {share}");
+    }
+}
+
 /// A sender that keeps little under way, twice what the nearer link's way holds, as BBR does while it knows that one only. Were the
 /// further link to take from such a short queue whenever the nearer one is full, that one would run dry while the reader waits: then
 /// it was 63 and 35 % of the sum.
