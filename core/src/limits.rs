@@ -135,6 +135,9 @@ pub const ORDERED_HOLD_TIME: Duration = Duration::from_millis(100);
 /// By how much a link may deliver later than the first one to carry ordered datagrams: half of the time for which they are held,
 /// since estimates err.
 pub const ORDERED_SPREAD_MAX: Duration = Duration::from_millis(50);
+/// Bytes of ordered datagrams that a link of unknown rate is given so that its rate shows, in windows that double: the fifth of them.
+/// A line that turns out to be slow delivers them late, once.
+pub const ORDERED_TRIAL_BYTES: u64 = 64 << 10;
 /// Bytes of ordered datagrams held for earlier ones, per bond: 300 Mbit/s for that time.
 pub const ORDERED_HOLD_BYTES: usize = 4 << 20;
 /// Bytes of ordered datagrams received but not yet taken, per bond.

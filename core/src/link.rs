@@ -55,6 +55,8 @@ pub(crate) struct Link {
     pace: Pace,
     /// Bytes of bulk data sent since weights were last set or links changed.
     pub(crate) share_bytes: u64,
+    /// Bytes of ordered datagrams that it was given.
+    pub(crate) ordered_bytes: u64,
 
     next_number: u64,
     /// Highest number the peer has acknowledged.
@@ -145,6 +147,7 @@ impl Link {
             hold: Hold::default(),
             pace: Pace::new(now),
             share_bytes: 0,
+            ordered_bytes: 0,
             next_number: 0,
             largest_acked: None,
             phase: KeyPhase::default(),
@@ -356,7 +359,7 @@ impl Link {
             id: self.id,
             half_rtt: self.rtt.base() / 2,
             rate,
-            is_guess: !self.is_proven(),
+            is_on_trial: self.info.rate_hint.is_none() && self.ordered_bytes < limits::ORDERED_TRIAL_BYTES,
             rate_soon: self.window.rate_soon(&self.rtt).min(cap).max(rate),
             weight: self.effective_policy().weight,
             share_bytes: self.share_bytes,

@@ -8,7 +8,7 @@
 use core::num::NonZeroU8;
 
 use crate::id::LinkId;
-use crate::limits::INITIAL_WINDOW_BYTES;
+use crate::limits::{INITIAL_WINDOW_BYTES, MTU_MIN_BYTES};
 use crate::link::rate::{bytes_in, transmit_time};
 use crate::time::Duration;
 
@@ -29,8 +29,8 @@ pub(crate) struct Candidate {
     pub(crate) half_rtt: Duration,
     /// Bytes per second.
     pub(crate) rate: u64,
-    /// Nothing has been sent yet that would tell the rate: it is a cautious guess.
-    pub(crate) is_guess: bool,
+    /// It has not carried enough ordered datagrams yet for the rate to be more than a lower bound.
+    pub(crate) is_on_trial: bool,
     /// Bytes per second that it may have reached when the peer hears of it: more than `rate` while it searches.
     pub(crate) rate_soon: u64,
     /// Bytes sent and not acknowledged.
@@ -74,13 +74,14 @@ impl Candidate {
         Self { in_flight: self.in_flight.saturating_sub(way), ..*self }
     }
 
-    /// The same with a bold guess of its rate, if that is one: a window in each round trip.
+    /// The same with a bold guess of its rate while that is to be found out: a window in each round trip. In flight it has at most
+    /// twice what its rate so far would bring there, as a connection that begins slowly (RFC 5681).
     pub(crate) fn bold(&self) -> Self {
-        if !self.is_guess {
+        let rtt = self.half_rtt.saturating_add(self.half_rtt);
+        if !self.is_on_trial || self.in_flight > 2 * bytes_in(self.rate, rtt).max(MTU_MIN_BYTES as u64) {
             return *self;
         }
-        let rtt_nanos = self.half_rtt.saturating_add(self.half_rtt).as_nanos().max(1) as u64;
-        let rate = INITIAL_WINDOW_BYTES.saturating_mul(1_000_000_000) / rtt_nanos;
+        let rate = INITIAL_WINDOW_BYTES.saturating_mul(1_000_000_000) / (rtt.as_nanos().max(1) as u64);
         Self { rate: self.rate.max(rate), ..*self }
     }
 
@@ -190,7 +191,7 @@ mod tests {
             half_rtt,
             rate,
             rate_soon: rate,
-            is_guess: false,
+            is_on_trial: false,
             in_flight: 0,
             overdue: Duration::ZERO,
             late_in: Duration::MAX,

@@ -34,10 +34,10 @@ impl Field {
 
     /// Links that deliver little later than the first one, for ordered datagrams. What a much later one carries would be waited for
     /// in vain. Of what is in flight only that counts which waits: a link with a long round trip holds much, and is not late. One whose
-    /// rate nobody knows is given the benefit of the doubt, or nobody ever would: it costs two small packets.
+    /// rate is yet unknown is tried, or it would stay so: nothing waits so long that a slow link would have to help.
     fn near(&self) -> SmallVec<[Candidate; 8]> {
         let mut near: SmallVec<[Candidate; 8]> =
-            self.candidates.iter().map(|candidate| candidate.without_way().bold()).collect();
+            self.candidates.iter().map(|candidate| candidate.bold().without_way()).collect();
         let arrival = |candidate: &Candidate| candidate.arrival(MTU_MIN_BYTES as u64);
         let latest = near.iter().map(arrival).min().unwrap_or_default() + ORDERED_SPREAD_MAX;
         near.retain(|candidate| arrival(candidate) <= latest);

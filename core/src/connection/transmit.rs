@@ -326,7 +326,9 @@ impl Connection {
                 break;
             }
         }
-        self.links[index].share_bytes += (packet.len() - before) as u64;
+        let (link, bytes) = (&mut self.links[index], (packet.len() - before) as u64);
+        link.share_bytes += bytes;
+        link.ordered_bytes += bytes;
     }
 
     /// Fills the packet with streams of one class. Returns whether any byte went in.
