@@ -14,6 +14,7 @@ pub mod datagrams;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+mod fragments;
 pub mod handshake;
 pub mod id;
 pub mod limits;

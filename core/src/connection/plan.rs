@@ -34,7 +34,7 @@ impl Field {
 
     /// Links that deliver little later than the first one, for ordered datagrams. What a much later one carries would be waited for
     /// in vain. Of what is in flight only that counts which waits: a link with a long round trip holds much, and is not late. One whose
-    /// rate is yet unknown is tried, or it would stay so: nothing waits so long that a slow link would have to help.
+    /// rate is yet unknown is tried ([`Candidate::bold`]): nobody else would find it out, since the queue is short.
     fn near(&self) -> SmallVec<[Candidate; 8]> {
         let mut near: SmallVec<[Candidate; 8]> =
             self.candidates.iter().map(|candidate| candidate.bold().without_way()).collect();

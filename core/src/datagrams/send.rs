@@ -5,10 +5,9 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::DatagramStats;
+use crate::fragments::{Unsent, cost};
 use crate::id::LinkId;
-use crate::limits::{
-    DATAGRAM_AGE_MAX, DATAGRAM_FLOWS_MAX, DATAGRAM_MAX_BYTES, DATAGRAM_OVERHEAD_BYTES, DATAGRAM_QUEUE_BYTES,
-};
+use crate::limits::{DATAGRAM_AGE_MAX, DATAGRAM_FLOWS_MAX, DATAGRAM_MAX_BYTES, DATAGRAM_QUEUE_BYTES};
 use crate::time::Instant;
 use crate::wire::varint;
 
@@ -64,9 +63,7 @@ pub struct TakeDatagram {
 struct Outgoing {
     flow: u64,
     at: Instant,
-    data: Bytes,
-    /// Bytes that went in earlier fragments.
-    sent: usize,
+    unsent: Unsent,
 }
 
 /// The link of a flow and the numbers of its datagrams that wait.
@@ -92,11 +89,6 @@ pub(super) struct SendQueue {
     idle: BTreeSet<(u64, u64)>,
 }
 
-/// What a waiting datagram counts, so that many small ones are bounded too.
-fn cost(data: &Bytes) -> usize {
-    data.len() + DATAGRAM_OVERHEAD_BYTES
-}
-
 impl SendQueue {
     pub(super) fn push(
         &mut self,
@@ -113,13 +105,13 @@ impl SendQueue {
         }
         stats.sent += 1;
         self.expire(now, stats);
-        while self.waiting_bytes + cost(&data) > DATAGRAM_QUEUE_BYTES && self.drop_oldest() {
+        while self.waiting_bytes + cost(data.len()) > DATAGRAM_QUEUE_BYTES && self.drop_oldest() {
             stats.dropped_queue_full += 1;
         }
-        self.waiting_bytes += cost(&data);
+        self.waiting_bytes += cost(data.len());
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.waiting.insert(sequence, Outgoing { flow, at: now, data, sent: 0 });
+        self.waiting.insert(sequence, Outgoing { flow, at: now, unsent: Unsent::new(data) });
         self.update(flow, |state| state.waiting.push_back(sequence));
         Ok(())
     }
@@ -178,7 +170,7 @@ impl SendQueue {
 
     fn drop_oldest(&mut self) -> bool {
         let Some((_, oldest)) = self.waiting.pop_first() else { return false };
-        self.waiting_bytes -= cost(&oldest.data);
+        self.waiting_bytes -= oldest.unsent.cost();
         // The oldest of all is the oldest of its flow.
         self.update(oldest.flow, |state| {
             state.waiting.pop_front();
@@ -202,7 +194,7 @@ impl SendQueue {
         let next = || {
             let (_, flow) = self.first_of(None)?;
             let sequence = self.flows.get(&flow)?.waiting.front()?;
-            self.waiting.get(sequence).map(|datagram| datagram.data.len() as u64)
+            self.waiting.get(sequence).map(|datagram| datagram.unsent.data.len() as u64)
         };
         next().unwrap_or_default()
     }
@@ -212,29 +204,16 @@ impl SendQueue {
         let new = self.first_of(None).filter(|_| take.takes_new_flows);
         let (_, flow) = own.into_iter().chain(new).min()?;
         let sequence = *self.flows.get(&flow)?.waiting.front()?;
-        let fragment = self.cut(sequence, take)?;
-        let is_last = fragment.offset + fragment.data.len() == fragment.total;
-        if is_last && let Some(datagram) = self.waiting.remove(&sequence) {
-            self.waiting_bytes -= cost(&datagram.data);
+        let unsent = &mut self.waiting.get_mut(&sequence)?.unsent;
+        let total = unsent.data.len();
+        let part = unsent.cut(flow, sequence, take.max_bytes, take.may_split)?;
+        if part.is_last
+            && let Some(datagram) = self.waiting.remove(&sequence)
+        {
+            self.waiting_bytes -= datagram.unsent.cost();
         }
-        self.serve(flow, take.link, is_last);
-        Some(fragment)
-    }
-
-    /// The next part of a datagram that fits.
-    fn cut(&mut self, sequence: u64, take: TakeDatagram) -> Option<Fragment> {
-        let datagram = self.waiting.get_mut(&sequence)?;
-        let (total, offset) = (datagram.data.len(), datagram.sent);
-        let rest = total - offset;
-        let fields = [datagram.flow, sequence, offset as u64, total as u64, rest as u64];
-        let overhead = 1 + fields.map(varint::len).iter().sum::<usize>();
-        let room = take.max_bytes.checked_sub(overhead)?;
-        if room < rest && (!take.may_split || room == 0) {
-            return None;
-        }
-        let data = datagram.data.slice(offset..offset + rest.min(room));
-        datagram.sent += data.len();
-        Some(Fragment { flow: datagram.flow, sequence, offset, total, data })
+        self.serve(flow, take.link, part.is_last);
+        Some(Fragment { flow, sequence, offset: part.offset, total, data: part.data })
     }
 
     /// A flow was served: it stays on the link, and after a whole datagram others have their turn.

@@ -1,29 +1,18 @@
 //! Ordered datagrams that arrive: put together, and put in order.
 
 use alloc::collections::btree_map::Entry;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::vec;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::OrderedStats;
 use super::send::OrderedFragment;
+use crate::fragments::{Inbox, Partials, cost};
 use crate::limits::{
-    DATAGRAM_OVERHEAD_BYTES, DATAGRAM_REASSEMBLY_BYTES, ORDERED_AGE_MAX, ORDERED_HOLD_BYTES,
-    ORDERED_HOLD_TIME, ORDERED_MAX_BYTES, ORDERED_UNREAD_BYTES,
+    ORDERED_AGE_MAX, ORDERED_HOLD_BYTES, ORDERED_HOLD_TIME, ORDERED_MAX_BYTES, ORDERED_UNREAD_BYTES,
 };
-use crate::range_set::RangeSet;
 use crate::time::Instant;
-
-/// A datagram of which fragments are missing.
-#[derive(Debug)]
-struct Partial {
-    /// When its last fragment came.
-    at: Instant,
-    bytes: Vec<u8>,
-    received: RangeSet,
-}
 
 /// A datagram that came early.
 #[derive(Debug)]
@@ -43,25 +32,14 @@ struct Flow {
 
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
-    partial: BTreeMap<(u8, u64), Partial>,
-    /// The same by age, the oldest first.
-    by_age: BTreeSet<(Instant, (u8, u64))>,
-    partial_bytes: usize,
+    /// By flow, and number.
+    partial: Partials<(u8, u64)>,
     /// Those that were ever used, at most 256.
     flows: BTreeMap<u8, Flow>,
     held_bytes: usize,
     /// Flows that hold something, by since when.
     waiting: BTreeSet<(Instant, u8)>,
-    ready: VecDeque<Bytes>,
-    ready_bytes: usize,
-    /// The application has been told, or will be, that there are datagrams.
-    announced: bool,
-    to_announce: bool,
-}
-
-/// What a datagram counts, so that many small ones are bounded too.
-fn cost(len: usize) -> usize {
-    len + DATAGRAM_OVERHEAD_BYTES
+    ready: Inbox<()>,
 }
 
 impl Receiver {
@@ -69,54 +47,31 @@ impl Receiver {
         let OrderedFragment { flow, number, offset, total, data } = fragment;
         let key = (flow, number);
         let end = offset.saturating_add(data.len());
-        let contradicts = self.partial.get(&key).is_some_and(|known| known.bytes.len() != total);
+        let known = self.partial.first_from(key).filter(|(found, _)| *found == key);
+        let contradicts = known.is_some_and(|(_, known)| known != total);
         if contradicts || total > ORDERED_MAX_BYTES || end > total || data.is_empty() && total > 0 {
             stats.contradicting_fragments += 1;
             return;
         }
         self.expire(now, stats);
         if data.len() == total {
-            self.remove(key);
+            self.partial.remove(key);
             return self.arrived(now, flow, number, data, stats);
         }
-        self.make_room(now, key, total, stats);
-        let Some(partial) = self.partial.get_mut(&key) else { return };
-        partial.bytes[offset..end].copy_from_slice(&data);
-        partial.received.insert(offset as u64..end as u64);
-        if partial.received.covered_bytes() == total as u64
-            && let Some(partial) = self.remove(key)
-        {
-            self.arrived(now, flow, number, partial.bytes.into(), stats);
+        while !self.partial.has_room(key, total) && self.drop_oldest(stats) {}
+        self.partial.insert(now, key, total, offset, &data);
+        // A slow line is slow: what still comes is not too old.
+        self.partial.renew(now, key);
+        if let Some(whole) = self.partial.take_whole(key) {
+            self.arrived(now, flow, number, whole, stats);
         }
     }
 
-    /// Finds a datagram that is under way, or begins one, and notes that a fragment came.
-    fn make_room(&mut self, now: Instant, key: (u8, u64), total: usize, stats: &mut OrderedStats) {
-        match self.partial.get_mut(&key) {
-            Some(partial) => {
-                self.by_age.remove(&(partial.at, key));
-                partial.at = now;
-            }
-            None => {
-                while self.partial_bytes + cost(total) > DATAGRAM_REASSEMBLY_BYTES
-                    && let Some(&(_, oldest)) = self.by_age.first()
-                {
-                    self.remove(oldest);
-                    stats.incomplete += 1;
-                }
-                self.partial_bytes += cost(total);
-                let (bytes, received) = (vec![0; total], RangeSet::new());
-                self.partial.insert(key, Partial { at: now, bytes, received });
-            }
-        }
-        self.by_age.insert((now, key));
-    }
-
-    fn remove(&mut self, key: (u8, u64)) -> Option<Partial> {
-        let partial = self.partial.remove(&key)?;
-        self.by_age.remove(&(partial.at, key));
-        self.partial_bytes -= cost(partial.bytes.len());
-        Some(partial)
+    fn drop_oldest(&mut self, stats: &mut OrderedStats) -> bool {
+        let Some((_, oldest)) = self.partial.oldest() else { return false };
+        self.partial.remove(oldest);
+        stats.incomplete += 1;
+        true
     }
 
     /// A whole datagram: hands it on if it is next, and what was held for it.
@@ -180,7 +135,7 @@ impl Receiver {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let held = self.waiting.first().map(|(at, _)| *at + ORDERED_HOLD_TIME);
-        let partial = self.by_age.first().map(|(at, _)| *at + ORDERED_AGE_MAX);
+        let partial = self.partial.oldest().map(|(at, _)| at + ORDERED_AGE_MAX);
         held.into_iter().chain(partial).min()
     }
 
@@ -188,37 +143,20 @@ impl Receiver {
         while self.waiting.first().is_some_and(|(at, _)| now - *at >= ORDERED_HOLD_TIME)
             && self.give_up_first(stats)
         {}
-        while let Some(&(at, oldest)) = self.by_age.first()
-            && now - at >= ORDERED_AGE_MAX
-        {
-            self.remove(oldest);
-            stats.incomplete += 1;
-        }
+        while self.partial.oldest().is_some_and(|(at, _)| now - at >= ORDERED_AGE_MAX)
+            && self.drop_oldest(stats)
+        {}
     }
 
     fn hand_on(&mut self, data: Bytes, stats: &mut OrderedStats) {
-        while self.ready_bytes + cost(data.len()) > ORDERED_UNREAD_BYTES && self.pop_ready().is_some() {
-            stats.dropped_unread += 1;
-        }
-        self.ready_bytes += cost(data.len());
-        self.ready.push_back(data);
-        self.to_announce |= !self.announced;
-        self.announced = true;
-    }
-
-    fn pop_ready(&mut self) -> Option<Bytes> {
-        let data = self.ready.pop_front()?;
-        self.ready_bytes -= cost(data.len());
-        Some(data)
+        stats.dropped_unread += self.ready.push((), data, ORDERED_UNREAD_BYTES);
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let data = self.pop_ready();
-        self.announced = data.is_some();
-        data
+        self.ready.pop().map(|((), data)| data)
     }
 
     pub(super) fn poll_readable(&mut self) -> bool {
-        core::mem::take(&mut self.to_announce)
+        self.ready.poll_readable()
     }
 }

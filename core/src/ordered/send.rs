@@ -5,11 +5,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::OrderedStats;
-use crate::limits::{
-    DATAGRAM_OVERHEAD_BYTES, ORDERED_AGE_MAX, ORDERED_QUANTUM_BYTES, ORDERED_QUEUE_MIN_BYTES,
-};
+use crate::fragments::{Unsent, cost};
+use crate::limits::{ORDERED_AGE_MAX, ORDERED_QUANTUM_BYTES, ORDERED_QUEUE_MIN_BYTES};
 use crate::time::Instant;
-use crate::wire::varint;
 
 /// An ORDERED_DATAGRAM frame: a whole datagram, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +41,7 @@ pub struct TakeOrdered {
 struct Outgoing {
     number: u64,
     at: Instant,
-    data: Bytes,
-    /// Bytes that went in earlier fragments.
-    sent: usize,
+    unsent: Unsent,
 }
 
 /// In which list a flow stands.
@@ -93,11 +89,6 @@ impl Default for SendQueue {
     }
 }
 
-/// What a waiting datagram counts, so that many small ones are bounded too.
-fn cost(data: &Bytes) -> usize {
-    data.len() + DATAGRAM_OVERHEAD_BYTES
-}
-
 impl SendQueue {
     pub(super) fn set_limit(&mut self, bytes: usize) {
         self.limit_bytes = bytes;
@@ -105,7 +96,7 @@ impl SendQueue {
 
     pub(super) fn push(&mut self, now: Instant, flow: u8, data: Bytes, stats: &mut OrderedStats) {
         stats.sent += 1;
-        while self.bytes + cost(&data) > self.limit_bytes && self.bytes > 0 {
+        while self.bytes + cost(data.len()) > self.limit_bytes && self.bytes > 0 {
             stats.dropped_queue_full += 1;
             if !self.drop_instead_of(flow) {
                 return;
@@ -113,9 +104,9 @@ impl SendQueue {
         }
         self.sort();
         let state = self.flows.entry(flow).or_default();
-        self.bytes += cost(&data);
-        state.bytes += cost(&data);
-        state.waiting.push_back(Outgoing { number: state.next_number, at: now, data, sent: 0 });
+        self.bytes += cost(data.len());
+        state.bytes += cost(data.len());
+        state.waiting.push_back(Outgoing { number: state.next_number, at: now, unsent: Unsent::new(data) });
         state.next_number += 1;
         if state.turn == Turn::Idle {
             state.turn = Turn::Fresh;
@@ -131,14 +122,14 @@ impl SendQueue {
         let Some((&longest, state)) = self.flows.iter_mut().max_by_key(|(_, state)| state.bytes) else {
             return false;
         };
-        let is_last = |last: &Outgoing| last.number + 1 == state.next_number && last.sent == 0;
+        let is_last = |last: &Outgoing| last.number + 1 == state.next_number && !last.unsent.is_begun();
         if longest == flow || !state.waiting.back().is_some_and(is_last) {
             return false;
         }
         if let Some(last) = state.waiting.pop_back() {
             state.next_number = last.number;
-            state.bytes -= cost(&last.data);
-            self.bytes -= cost(&last.data);
+            state.bytes -= last.unsent.cost();
+            self.bytes -= last.unsent.cost();
         }
         true
     }
@@ -150,7 +141,7 @@ impl SendQueue {
     pub(super) fn next_fresh_bytes(&self) -> Option<u64> {
         let flow = self.fresh.front()?;
         let first = self.flows.get(flow)?.waiting.front()?;
-        Some((first.data.len() - first.sent) as u64)
+        Some(first.unsent.rest() as u64)
     }
 
     pub(super) fn backlog(&self) -> u64 {
@@ -170,16 +161,18 @@ impl SendQueue {
         let backlog = self.backlog();
         let state = self.flows.get_mut(&flow)?;
         let place = state.place(ahead, backlog);
-        let fragment = state.cut(flow, place, take)?;
-        state.credit_bytes = state.credit_bytes.saturating_sub(fragment.data.len().max(1));
-        if fragment.offset + fragment.data.len() == fragment.total
+        let Outgoing { number, unsent, .. } = state.waiting.get_mut(place)?;
+        let (number, total) = (*number, unsent.data.len());
+        let part = unsent.cut(flow.into(), number, take.max_bytes, take.may_split)?;
+        state.credit_bytes = state.credit_bytes.saturating_sub(part.data.len().max(1));
+        if part.is_last
             && let Some(sent) = state.waiting.remove(place)
         {
-            state.bytes -= cost(&sent.data);
-            self.bytes -= cost(&sent.data);
+            state.bytes -= sent.unsent.cost();
+            self.bytes -= sent.unsent.cost();
         }
         self.sort();
-        Some(fragment)
+        Some(OrderedFragment { flow, number, offset: part.offset, total, data: part.data })
     }
 
     /// Puts flows that have had their turn, or have nothing left, where they belong.
@@ -223,8 +216,8 @@ impl SendQueue {
             while state.waiting.front().is_some_and(|first| now - first.at >= ORDERED_AGE_MAX)
                 && let Some(old) = state.waiting.pop_front()
             {
-                state.bytes -= cost(&old.data);
-                self.bytes -= cost(&old.data);
+                state.bytes -= old.unsent.cost();
+                self.bytes -= old.unsent.cost();
                 stats.dropped_too_old += 1;
             }
         }
@@ -241,25 +234,9 @@ impl Flow {
         let ahead = u128::from(ahead) * self.bytes as u128 / u128::from(backlog.max(1));
         let mut before = 0_u128;
         let reaches = |datagram: &Outgoing| {
-            before += cost(&datagram.data) as u128;
+            before += datagram.unsent.cost() as u128;
             before > ahead
         };
         self.waiting.iter().position(reaches).unwrap_or(self.waiting.len().saturating_sub(1))
-    }
-
-    /// The next part of a datagram that fits.
-    fn cut(&mut self, flow: u8, place: usize, take: TakeOrdered) -> Option<OrderedFragment> {
-        let datagram = self.waiting.get_mut(place)?;
-        let (number, total, offset) = (datagram.number, datagram.data.len(), datagram.sent);
-        let rest = total - offset;
-        let fields = [flow.into(), number, offset as u64, total as u64, rest as u64];
-        let overhead = 1 + fields.map(varint::len).iter().sum::<usize>();
-        let room = take.max_bytes.checked_sub(overhead)?;
-        if room < rest && (!take.may_split || room == 0) {
-            return None;
-        }
-        let data = datagram.data.slice(offset..offset + rest.min(room));
-        datagram.sent += data.len();
-        Some(OrderedFragment { flow, number, offset, total, data })
     }
 }
