@@ -5,6 +5,7 @@
 //! client and server ([`traffic`]), which are the same for every subject.
 
 pub mod emulator;
+pub mod iperf;
 pub mod namespace;
 pub mod network;
 pub mod path;

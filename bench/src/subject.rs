@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
@@ -207,6 +207,27 @@ impl Keys {
     pub fn ask(&self, programs: &Programs, host: &Namespace, arguments: &[&str]) -> Result<String> {
         let Some((action, rest)) = arguments.split_first() else { bail!("ask what?") };
         output_of("bondwire", self.command(programs, host, action).args(rest))
+    }
+
+    /// Waits until the first bond of the `connect` in `host` has so many links, all of them carry data, and its interfaces, if it has
+    /// any, lead somewhere.
+    ///
+    /// # Errors
+    /// If that takes too long; with what there is then.
+    pub fn wait_for_links(&self, programs: &Programs, host: &Namespace, count: usize) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            // Nobody answers before it has a bond.
+            let said = self.ask(programs, host, &["status", "connect", "--json"]).unwrap_or_default();
+            let status: Value = serde_json::from_str(&said).unwrap_or_default();
+            let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+            let (links, tuns) = (list(&status[0]["bonds"][0]["links"]), list(&status[0]["tuns"]));
+            let is_up = links.len() == count && links.iter().all(|link| link["state"] == "active");
+            if is_up && tuns.iter().all(|tun| !list(&tun["leads_to"]).is_empty()) {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < START_LIMIT, "not all links came up: {links:?} {tuns:?}");
+        }
     }
 
     /// Runs `bondwire speed` as client 0, sending for `seconds` after `omit_seconds` that do not count.

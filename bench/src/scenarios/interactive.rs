@@ -1,18 +1,16 @@
 //! An ssh session, an `iperf3` and a `curl` over one bond at once: do the keys still come back at once?
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Options, far_addresses, progress};
 use crate::emulator::Shape;
+use crate::iperf;
 use crate::namespace::Namespace;
 use crate::network::{Network, address};
-use crate::process::Service;
 use crate::report::{Report, Table};
 use crate::stats::{ms, percentile};
 use crate::subject::{Keys, SERVER_PORT, START_LIMIT};
@@ -33,7 +31,6 @@ const SLACK: Duration = Duration::from_secs(30);
 
 /// Where the far end's programs listen, and the near end's forwards lead there.
 const SSH_PORT: u16 = 2222;
-const IPERF_PORT: u16 = 5201;
 const SOCKS_PORT: u16 = 1080;
 
 /// Which way `iperf3` sends, while `curl` downloads.
@@ -143,17 +140,18 @@ fn row(case: Case, round: u32, outcome: &Outcome, sums: [f64; 2]) -> Vec<String>
 /// What plain TCP moves on each link alone, added up, in MB/s: up (where the case does) and down.
 fn plain_sums(options: &Options, network: &Network, case: Case, length: Duration) -> Result<[f64; 2]> {
     let _server = options.programs.serve(&network.far, Transport::Plain)?;
-    let _iperf = iperf_server(&network.far)?;
+    let _iperf = iperf::serve(&network.far)?;
     let (mut up, mut down) = (0.0, 0.0);
     for index in 0..LINKS {
         progress(&format!("interactive: {}, plain TCP on link {}", case.name(), index + 1));
         let host = address(index, true).to_string();
         let rates = std::thread::scope(|scope| {
             let sends = case.iperf_sends();
-            let iperf = sends.then(|| scope.spawn(|| iperf(&network.near, &host, true, length)));
+            let iperf =
+                sends.then(|| scope.spawn(|| iperf::run(&network.near, &host, true, WARM_UP, length)));
             let curl = download(&network.near, &[], &host, length)?;
             let iperf = iperf.map(|iperf| iperf.join().map_err(panicked)?).transpose()?;
-            anyhow::Ok((iperf.unwrap_or_default(), curl))
+            anyhow::Ok((iperf.map_or(0.0, |outcome| outcome.mbytes_per_second), curl))
         });
         let (of_iperf, of_curl) = rates?;
         up += of_iperf;
@@ -169,7 +167,7 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> anyhow::Error {
 fn measure(options: &Options, network: &Network, case: Case, length: Duration) -> Result<Outcome> {
     let Network { near, far, .. } = network;
     let _server = options.programs.serve(far, Transport::Plain)?;
-    let _iperf = iperf_server(far)?;
+    let _iperf = iperf::serve(far)?;
     let sshd = SshServer::start(far, SSH_PORT)?;
     let keys = Keys::make(&options.programs, 1)?;
     let _listener = keys.listen(&options.programs, far)?;
@@ -177,7 +175,7 @@ fn measure(options: &Options, network: &Network, case: Case, length: Duration) -
         "-L".into(),
         format!("127.0.0.1:{SSH_PORT}:127.0.0.1:{SSH_PORT},class=interactive"),
         "-L".into(),
-        format!("127.0.0.1:{IPERF_PORT}:127.0.0.1:{IPERF_PORT}"),
+        format!("127.0.0.1:{0}:127.0.0.1:{0}", iperf::PORT),
         "-D".into(),
         format!("127.0.0.1:{SOCKS_PORT}"),
     ];
@@ -187,8 +185,8 @@ fn measure(options: &Options, network: &Network, case: Case, length: Duration) -
     let mut session = sshd.log_in(near, SSH_PORT)?;
     let idle = session.echo(length, PAUSE)?;
     let proxy = format!("socks5h://127.0.0.1:{SOCKS_PORT}");
-    let (loaded, iperf_rate, curl_rate) = std::thread::scope(|scope| {
-        let iperf = scope.spawn(|| iperf(near, "127.0.0.1", case.iperf_sends(), length));
+    let (loaded, iperf, curl_rate) = std::thread::scope(|scope| {
+        let iperf = scope.spawn(|| iperf::run(near, "127.0.0.1", case.iperf_sends(), WARM_UP, length));
         let curl = scope.spawn(|| download(near, &["--proxy", &proxy], "127.0.0.1", length));
         std::thread::sleep(WARM_UP);
         let loaded = session.echo(length, PAUSE);
@@ -198,7 +196,7 @@ fn measure(options: &Options, network: &Network, case: Case, length: Duration) -
     Ok(Outcome {
         idle_ms: summary(idle),
         loaded_ms: summary(loaded),
-        iperf_mbytes_per_second: iperf_rate,
+        iperf_mbytes_per_second: iperf.mbytes_per_second,
         curl_mbytes_per_second: curl_rate,
     })
 }
@@ -207,27 +205,6 @@ fn measure(options: &Options, network: &Network, case: Case, length: Duration) -
 fn summary(mut times: Vec<Duration>) -> [f64; 3] {
     times.sort();
     [50, 99, 100].map(|percent| ms(percentile(&times, percent)))
-}
-
-fn iperf_server(host: &Namespace) -> Result<Service> {
-    let mut command = host.command(Path::new("iperf3"));
-    let mut server = Service::start("iperf3 -s", command.args(["-s", "-p", &IPERF_PORT.to_string()]))?;
-    server.wait_until_listening(IPERF_PORT, START_LIMIT)?;
-    Ok(server)
-}
-
-/// Runs `iperf3` in `host` for so long after the warm-up; it sends, or the server does. What arrived, in MB/s.
-fn iperf(host: &Namespace, server: &str, sends: bool, length: Duration) -> Result<f64> {
-    let mut command: Command = host.command(Path::new("iperf3"));
-    command.args(["-c", server, "-p", &IPERF_PORT.to_string(), "--json"]);
-    command.args(["-O", &WARM_UP.as_secs().to_string(), "-t", &length.as_secs().to_string()]);
-    if !sends {
-        command.arg("-R");
-    }
-    let (output, _) = Service::start("iperf3", &mut command)?.finish(WARM_UP + length + SLACK)?;
-    let report: Value = serde_json::from_str(&output).context("the report of iperf3 makes no sense")?;
-    let bits_per_second = report["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits_per_second.with_context(|| format!("iperf3 reports no rate: {output}"))? / 8e6)
 }
 
 /// Downloads with `curl` for so long after the warm-up. The rate in that time, in MB/s.

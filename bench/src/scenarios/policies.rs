@@ -112,7 +112,7 @@ impl<'a> Bond<'a> {
         let bond =
             Self { options, network, keys, links: links.len(), _services: vec![server, listener, connector] };
         network.near.run(|| client::wait_until_answering(bond.forward(), START_LIMIT))?;
-        bond.wait_for_all_links()?;
+        bond.keys.wait_for_links(programs, &network.near, bond.links)?;
         Ok(bond)
     }
 
@@ -132,17 +132,6 @@ impl<'a> Bond<'a> {
         let mut links = bond["links"].as_array().cloned().context("a status without links")?;
         links.sort_by_key(|link| link["dialled"].to_string());
         Ok(Status { bond, links })
-    }
-
-    fn wait_for_all_links(&self) -> Result<()> {
-        let since = std::time::Instant::now();
-        loop {
-            let status = self.status()?;
-            if status.links.len() == self.links && status.links.iter().all(|link| link["state"] == "active") {
-                return Ok(());
-            }
-            ensure!(since.elapsed() < START_LIMIT, "not all links came up: {:?}", status.links);
-        }
     }
 
     /// A speed test over the bond; the bytes that each link carried in it.

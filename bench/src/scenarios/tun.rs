@@ -1,20 +1,19 @@
 //! IP packets over a bond: one TCP connection within the interfaces, beside one on each link; and pings beside it.
 
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Options, far_addresses, progress};
 use crate::emulator::Shape;
-use crate::namespace::Namespace;
+use crate::iperf::{self, Outcome};
 use crate::network::{Network, address};
 use crate::process::Service;
 use crate::report::{Report, Table};
 use crate::stats::{Spread, ms, percentile};
-use crate::subject::{Keys, OMIT_SECONDS, START_LIMIT, Subject};
+use crate::subject::{Keys, OMIT_SECONDS, Subject};
 
 const DEFAULT_SECONDS: u64 = 10;
 /// Addresses of the two interfaces.
@@ -41,8 +40,7 @@ fn cases() -> Vec<Case> {
 
 /// What one connection did.
 struct Measured {
-    mbytes_per_second: f64,
-    retransmissions: f64,
+    connection: Outcome,
     /// Round trips of pings beside it.
     pings: Vec<Duration>,
     lost_pings: usize,
@@ -99,8 +97,8 @@ pub fn run(options: &Options) -> Result<Report> {
 fn add_row(case: &Case, plain: &[Vec<f64>], bond: &[Measured], table: &mut Table, rows: &mut Vec<Value>) {
     let plain: Vec<Spread> = plain.iter().map(|rates| Spread::of(rates)).collect();
     let sum: f64 = plain.iter().map(|rate| rate.median).sum();
-    let rates: Vec<f64> = bond.iter().map(|measured| measured.mbytes_per_second).collect();
-    let retransmissions: Vec<f64> = bond.iter().map(|measured| measured.retransmissions).collect();
+    let rates: Vec<f64> = bond.iter().map(|measured| measured.connection.mbytes_per_second).collect();
+    let retransmissions: Vec<f64> = bond.iter().map(|measured| measured.connection.retransmissions).collect();
     let mut pings: Vec<Duration> = bond.iter().flat_map(|measured| measured.pings.clone()).collect();
     pings.sort_unstable();
     let lost: usize = bond.iter().map(|measured| measured.lost_pings).sum();
@@ -133,9 +131,12 @@ fn measure_round(
     plain: &mut [Vec<f64>],
 ) -> Result<Option<Measured>> {
     let Network { near, far, .. } = network;
+    let _server = iperf::serve(far)?;
+    let (warm_up, length) = (Duration::from_secs(OMIT_SECONDS), Duration::from_secs(seconds));
     if options.subjects.contains(&Subject::Plain) {
         for (index, rates) in plain.iter_mut().enumerate() {
-            rates.push(iperf(near, far, &address(index, true).to_string(), seconds)?.0);
+            let server = address(index, true).to_string();
+            rates.push(iperf::run(near, &server, true, warm_up, length)?.mbytes_per_second);
         }
     }
     if !options.subjects.contains(&Subject::Bondwire) {
@@ -147,48 +148,17 @@ fn measure_round(
     let _listener = keys.listen_with(programs, far, &tun(&format!("{FAR}/24")))?;
     let links: Vec<_> = far_addresses(plain.len()).into_iter().map(|link| programs.link(link)).collect();
     let _connector = keys.connect_with(programs, near, 0, &links, &tun(&format!("{NEAR}/24")))?;
-    wait_until_pinged(near)?;
-    // The other links join meanwhile.
-    sleep(Duration::from_secs(1));
-    let length = Duration::from_secs(OMIT_SECONDS + seconds);
-    let count = length.as_millis() / PING_INTERVAL.as_millis();
+    keys.wait_for_links(programs, near, links.len())?;
+    let count = (warm_up + length).as_millis() / PING_INTERVAL.as_millis();
     let interval = PING_INTERVAL.as_secs_f64().to_string();
     let mut ping = near.command(Path::new("ping"));
     ping.args(["-n", "-i", &interval, "-c", &count.to_string(), "-W", "1", FAR]);
     let pinging = Service::start("ping", &mut ping)?;
-    let (mbytes_per_second, retransmissions) = iperf(near, far, FAR, seconds)?;
-    let (said, _) = pinging.finish(length + SLACK)?;
+    let connection = iperf::run(near, FAR, true, warm_up, length)?;
+    let (said, _) = pinging.finish(warm_up + length + SLACK)?;
     let pings = round_trips(&said);
     let lost_pings = usize::try_from(count)?.saturating_sub(pings.len());
-    Ok(Some(Measured { mbytes_per_second, retransmissions, pings, lost_pings }))
-}
-
-/// MB/s that arrive over one connection to `target`, and the segments that were sent again.
-fn iperf(near: &Namespace, far: &Namespace, target: &str, seconds: u64) -> Result<(f64, f64)> {
-    let mut command = far.command(Path::new("iperf3"));
-    let mut server = Service::start("iperf3 -s", command.args(["-s", "-1", "-B", target]))?;
-    server.wait_until_listening(5201, START_LIMIT)?;
-    let mut command = near.command(Path::new("iperf3"));
-    command.args(["-J", "-c", target, "-t", &seconds.to_string(), "-O", &OMIT_SECONDS.to_string()]);
-    let limit = Duration::from_secs(OMIT_SECONDS + seconds) + SLACK;
-    let (said, _) = Service::start("iperf3", &mut command)?.finish(limit)?;
-    let report: Value = serde_json::from_str(&said).context("the report of iperf3 makes no sense")?;
-    let end = &report["end"];
-    let bits = end["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
-    Ok((bits / 8e6, end["sum_sent"]["retransmits"].as_f64().unwrap_or_default()))
-}
-
-fn wait_until_pinged(near: &Namespace) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let mut ping = near.command(Path::new("ping"));
-        let answer = Service::start("ping", ping.args(["-c", "1", "-W", "1", FAR]))?.finish(SLACK);
-        match answer {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() > START_LIMIT => return Err(error),
-            Err(_) => sleep(Duration::from_millis(50)),
-        }
-    }
+    Ok(Some(Measured { connection, pings, lost_pings }))
 }
 
 /// The round trips that `ping` tells of.
