@@ -146,6 +146,25 @@ impl Listener {
         }
     }
 
+    /// Ends the listener as dropping it does, and waits until all that its acceptors listened on is free: a port can be bound
+    /// again, and a USB gadget is gone.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use bondwire::{Identity, ListenConfig, Listener};
+    /// let listener = Listener::new(&Identity::generate()?, ListenConfig::allow([]))?;
+    /// listener.close().await;
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn close(self) {
+        self.registry.stopped.send_replace(true);
+        let tasks = std::mem::take(&mut *self.acceptors());
+        for (_, task) in tasks {
+            // One that panicked has let go of everything, too.
+            let _ = task.await;
+        }
+    }
+
     fn acceptors(&self) -> std::sync::MutexGuard<'_, Vec<(u32, JoinHandle<()>)>> {
         self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }

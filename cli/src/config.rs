@@ -127,6 +127,7 @@ impl ListenConfig {
             pairing_name: None,
             told: self.told.clone(),
             tun: self.tun.clone(),
+            waits: true,
         })
     }
 }

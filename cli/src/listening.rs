@@ -58,6 +58,8 @@ pub(crate) struct ListenPlan {
     pub(crate) told: Option<AddressFilter>,
     /// The interface for IP packets of peers, if there is to be one.
     pub(crate) tun: Option<TunSpec>,
+    /// Whether serial ports and USB device controllers that are not there yet are waited for.
+    pub(crate) waits: bool,
 }
 
 /// A listening end at work.
@@ -109,7 +111,7 @@ enum Ending {
 impl Listening {
     /// Opens the LINKs. Bonds that come in wait for [`run`](Self::run).
     pub(crate) async fn start(plan: ListenPlan, drain: Drain) -> Result<Self, Failure> {
-        let ListenPlan { identity, links, config, grants, peers_file, pairing_name, told, tun } = plan;
+        let ListenPlan { identity, links, config, grants, peers_file, pairing_name, told, tun, waits } = plan;
         check(&links)?;
         let peers = PeersWatch::start(peers_file)?;
         let allowed = match &grants.always {
@@ -134,7 +136,7 @@ impl Listening {
             access,
             applied,
             rules,
-            media: Media::default(),
+            media: Media::waiting(waits),
             acceptors: Vec::new(),
             last_number: 0,
             filter: told,
@@ -296,10 +298,19 @@ impl Listening {
         self.end_so(Ending::Delivered(patience)).await;
     }
 
-    async fn end_so(self, how: Ending) {
+    async fn end_so(mut self, how: Ending) {
         self.end.send_replace(how);
-        drop(self.listener);
-        self.bonds.join_all().await;
+        // The bonds' last words need the links, of which some go with the listener: those of a gadget.
+        let mut late = JoinSet::new();
+        while !self.bonds.is_empty() {
+            tokio::select! {
+                _ = self.bonds.join_next() => {}
+                bond = self.listener.accept() => {
+                    late.spawn(async move { session::close(&bond, close_code::LISTENER_ENDS, LISTENER_ENDS).await });
+                }
+            }
+        }
+        self.listener.close().await;
         self.media.ended().await;
     }
 }

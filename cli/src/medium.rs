@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bondwire::{Bond, DialerHandle, Listener, PublicKey};
 #[cfg(unix)]
-use bondwire_serial::{SerialAcceptor, SerialAddress, SerialDialer};
+use bondwire_serial::{PortError, SerialAcceptor, SerialAddress, SerialDialer};
 use bondwire_tcp::{Listening, TcpAcceptor, TcpAddress, TcpDialer};
 #[cfg(target_os = "linux")]
 use bondwire_usb::Hint;
@@ -107,12 +107,19 @@ pub(crate) struct Accepting {
 pub(crate) struct Media {
     stdio_ended: watch::Sender<bool>,
     children: watch::Sender<usize>,
+    /// Devices to listen on that are not there yet are waited for.
+    waits: bool,
 }
 
 /// Time for children to end after the bonds have: longer than ending one of them takes.
 const CHILDREN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Media {
+    /// The same with devices that come later, as a service has them; else that is an error.
+    pub(crate) fn waiting(waits: bool) -> Self {
+        Self { waits, ..Self::default() }
+    }
+
     /// Checks that `links` can be had together.
     pub(crate) fn check(links: &[LinkSpec]) -> Result<(), Failure> {
         let stdio = links.iter().filter(|link| link.medium == Medium::Stdio).count();
@@ -185,7 +192,12 @@ impl Media {
             }
             #[cfg(unix)]
             Medium::Serial(address) => {
-                let acceptor = SerialAcceptor::bind(address).await?;
+                let acceptor = match SerialAcceptor::bind(address).await {
+                    Err(PortError::NotFound(_) | PortError::UnknownName(_)) if self.waits => {
+                        SerialAcceptor::when_there(address)
+                    }
+                    bound => bound?,
+                };
                 listener.add_acceptor_as(number, acceptor);
                 // What the port is called at the other end is not known here.
                 pipe(format!("serial {address}"))
@@ -193,8 +205,10 @@ impl Media {
             Medium::Usb(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, CABLES_CONNECT)),
             #[cfg(target_os = "linux")]
             Medium::Gadget(address) => {
-                let acceptor = GadgetAcceptor::start(address, Hint::of_key(own_key))?;
-                let name = format!("gadget {}", acceptor.served().join(", "));
+                let hint = Hint::of_key(own_key);
+                let start = if self.waits { GadgetAcceptor::start_when_there } else { GadgetAcceptor::start };
+                let acceptor = start(address, hint)?;
+                let name = format!("gadget {}", acceptor.served().join(", ")).trim_end().to_owned();
                 listener.add_acceptor_as(number, acceptor);
                 pipe(name)
             }

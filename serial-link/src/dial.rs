@@ -116,6 +116,12 @@ impl SerialAcceptor {
         Ok(Self { opener, waiting, is_missing: false })
     }
 
+    /// The same for a port that may not be there yet: it is opened once it is. Needs a Tokio runtime only from then on.
+    #[must_use]
+    pub fn when_there(address: &SerialAddress) -> Self {
+        Self { opener: Opener::new(address.clone(), Role::Acceptor), waiting: None, is_missing: false }
+    }
+
     /// The port, opened again if it was lost.
     async fn waiting(&mut self) -> io::Result<&Arc<Handle>> {
         while self.waiting.is_none() {
@@ -127,7 +133,7 @@ impl SerialAcceptor {
                 }
                 Err(error @ (PortError::NotFound(_) | PortError::UnknownName(_))) => {
                     if !std::mem::replace(&mut self.is_missing, true) {
-                        tracing::warn!(target: "bondwire", "{error}; waiting for it to come back");
+                        tracing::warn!(target: "bondwire", "{error}; waiting for it");
                     }
                     sleep(LOOK_INTERVAL).await;
                 }

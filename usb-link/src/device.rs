@@ -7,6 +7,7 @@ mod controllers;
 mod descriptors;
 mod endpoints;
 mod error;
+mod follow;
 mod function;
 mod gadget;
 mod sys;

@@ -51,7 +51,9 @@ async fn pair(dialer: &mut UsbDialer, acceptor: &mut GadgetAcceptor) -> (UsbLink
 /// Names in configfs that are not there without a gadget.
 fn gadgets() -> Vec<String> {
     let entries = fs::read_dir("/sys/kernel/config/usb_gadget").unwrap().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }
 
 /// The contract of a link, over a real cable in software.
@@ -165,6 +167,58 @@ fn a_link_ends_when_the_cable_is_pulled_and_comes_back_without_a_restart() {
             tokio::time::timeout(Duration::from_secs(20), dialer.worth_dialling()).await.unwrap();
         }
     });
+}
+
+/// Makes a port a device's, or no longer: its controller comes or goes.
+fn role(cable: usize, is_device: bool) {
+    let what = if is_device { "bind" } else { "unbind" };
+    fs::write(format!("/sys/bus/platform/drivers/dummy_udc/{what}"), format!("dummy_udc.{cable}")).unwrap();
+}
+
+#[test]
+fn controllers_are_served_as_they_come_and_go() {
+    let Some(guest) = bondwire_vm::guest() else { return };
+    let cables = guest.cables(3, bondwire_vm::Speed::High).unwrap();
+    let runtime = runtime();
+    let _in = runtime.enter();
+    let are = |expected: &[&str]| {
+        let waited = wait_for("gadgets", || (gadgets() == expected).then_some(()));
+        assert!(waited.is_ok(), "{expected:?}: {:?}", gadgets());
+    };
+    // Somebody else's, which is left alone also when it is free.
+    let other = bondwire_vm::Gadget::new(&guest, "other", "XY9", &["acm.0"]).unwrap();
+    other.bind("dummy_udc.2").unwrap();
+    role(0, false);
+    let acceptor = serve("");
+    assert_eq!(acceptor.served(), ["dummy_udc.1"]);
+    other.unbind().unwrap();
+    drop(other);
+    role(0, true);
+    are(&["bondwire.dummy_udc.0", "bondwire.dummy_udc.1"]);
+    role(1, false);
+    are(&["bondwire.dummy_udc.0"]);
+    role(1, true);
+    are(&["bondwire.dummy_udc.0", "bondwire.dummy_udc.1"]);
+    let found = || runtime.block_on(cables_of_ours());
+    wait_for("both devices", || (found() == 2).then_some(())).unwrap();
+    drop(acceptor);
+    are(&[]);
+
+    // One that is named need not be there at the start.
+    let address = "dummy_udc.1".parse().unwrap();
+    role(1, false);
+    let fault = GadgetAcceptor::start(&address, Hint::NONE).unwrap_err();
+    assert!(fault.to_string().contains("no USB device controller `dummy_udc.1`"), "{fault}");
+    let acceptor = GadgetAcceptor::start_when_there(&address, Hint::NONE).unwrap();
+    assert_eq!(acceptor.served(), [] as [&str; 0]);
+    role(1, true);
+    are(&["bondwire.dummy_udc.1"]);
+    drop((acceptor, cables));
+}
+
+/// How many devices of ours are plugged in.
+async fn cables_of_ours() -> usize {
+    ours(cables().await.unwrap()).len()
 }
 
 #[test]

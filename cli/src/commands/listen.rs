@@ -154,6 +154,7 @@ impl Listen {
             pairing_name,
             told: (!self.no_discover).then(|| self.filter.filter()),
             tun: self.tun.spec()?,
+            waits: false,
         })
     }
 

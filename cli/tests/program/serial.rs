@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::control::wait_for;
 use crate::pair::{address_behind, get, page, web_server};
+use crate::up::write_config;
 use crate::user::User;
 
 fn link(line: &PtyLine, end: End, options: &str) -> String {
@@ -77,6 +78,22 @@ fn faults_of_ports_are_told() {
     let twice = ["connect", "serial:/dev/ttyUSB0", "serial:/dev/ttyUSB0", "--peer", &peer];
     let ended = user.run(&twice).assert_code(2);
     assert!(ended.error_line().contains("stands there twice"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_service_waits_for_a_port_that_is_not_there_yet() {
+    let line = PtyLine::open(Noise::NONE, 1).unwrap();
+    let (server, client) = (User::new(), User::new());
+    let port = server.home().join("port");
+    let text =
+        format!("[listen]\nlinks = [\"serial:{}\"]\nallow = [\"{}\"]\n", port.display(), client.public_key());
+    let config = write_config(&server, "board.toml", &text);
+    let peer = server.public_key();
+    let listening = server.start(&["up", &config.display().to_string()]);
+    listening.wait_for("/port: there is no such port; ");
+    std::os::unix::fs::symlink(line.path(End::B).unwrap(), &port).unwrap();
+    let connecting = client.start(&["connect", &link(&line, End::A, ""), "--peer", &peer]);
+    connecting.wait_for("connected to ");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::address::GadgetAddress;
 use super::endpoints::{DeviceInlet, DeviceOutlet};
+use super::follow::{Follower, Gadgets};
 use super::function::Function;
 use super::gadget::{Gadget, GadgetConfig};
 use super::{GadgetError, controllers};
@@ -18,66 +19,78 @@ use crate::{Hint, UsbLink};
 
 /// Serves USB device controllers: hosts that claim their interface get a link. Needs Linux with FunctionFS.
 ///
+/// A controller that goes away is served again when it is back. With every free controller meant, one that appears later is
+/// served, too; one that somebody else used at the start is left alone for good.
+///
 /// The gadgets that it sets up go when it is dropped.
 #[derive(Debug)]
 pub struct GadgetAcceptor {
     name: String,
     served: Vec<String>,
     links: mpsc::Receiver<io::Result<UsbLink>>,
-    /// One task for each function; they end with this value.
-    _servers: JoinSet<()>,
-    /// Not with the tasks, which may end later than this value: no gadget is left when it is gone.
-    _gadgets: Vec<Gadget>,
+    /// What serves; it ends with this value.
+    _task: JoinSet<()>,
+    /// Not with the task, which may end later than this value: no gadget is left when it is gone.
+    gadgets: Gadgets,
 }
 
 impl GadgetAcceptor {
     /// Sets up a gadget on each controller that `address` names, and serves it from now on. `hint` tells hosts whose peer
     /// is here. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// None of them can be served.
     pub fn start(address: &GadgetAddress, hint: Hint) -> Result<Self, GadgetError> {
+        Self::start_so(address, &hint, Err)
+    }
+
+    /// The same, but waits for a controller that is not there yet.
+    ///
+    /// # Errors
+    /// There are controllers, and none of them can be served.
+    pub fn start_when_there(address: &GadgetAddress, hint: Hint) -> Result<Self, GadgetError> {
+        Self::start_so(address, &hint, |fault| match fault {
+            GadgetError::NoController | GadgetError::UnknownController { .. } => {
+                tracing::warn!(target: "bondwire", "gadget: {fault}; waiting for it");
+                Ok(())
+            }
+            fault => Err(fault),
+        })
+    }
+
+    fn start_so(
+        address: &GadgetAddress,
+        hint: &Hint,
+        without: impl Fn(GadgetError) -> Result<(), GadgetError>,
+    ) -> Result<Self, GadgetError> {
         let (sender, links) = mpsc::channel(ACCEPT_QUEUE);
-        let (mut servers, mut served, mut gadgets) = (JoinSet::new(), Vec::new(), Vec::new());
-        for (server, gadget) in Self::servers(address, &hint)? {
-            served.push(server.name.clone());
-            gadgets.extend(gadget);
-            servers.spawn(server.run(sender.clone()));
-        }
         let name = format!("gadget {address}").trim().to_owned();
-        Ok(Self { name, served, links, _servers: servers, _gadgets: gadgets })
-    }
-
-    fn servers(address: &GadgetAddress, hint: &Hint) -> Result<Vec<(Server, Option<Gadget>)>, GadgetError> {
+        let (mut task, gadgets) = (JoinSet::new(), Gadgets::new());
         let interface_name = hint.interface_name();
-        if let Some(folder) = &address.functionfs {
-            return Ok(vec![(Server::on_folder(folder, &interface_name)?, None)]);
-        }
-        let chosen = controllers::choose(address.controller.as_deref())?;
-        let serve = |controller: String| {
-            let config = GadgetConfig {
-                controller,
-                with: address.with.clone(),
-                serial: address.serial.clone(),
-                max_speed: address.max_speed,
-                owner: None,
-            };
-            let gadget = Gadget::create(&config)?;
-            let function = describe(gadget.mount_point(), &interface_name)?;
-            gadget.bind()?;
-            Ok((Server { name: config.controller, function }, Some(gadget)))
+        let served = if let Some(folder) = &address.functionfs {
+            let server = Server::on_folder(folder, &interface_name)?;
+            let served = vec![server.name.clone()];
+            task.spawn(server.run(sender));
+            served
+        } else {
+            let mut follower = Follower::new(address.clone(), interface_name, sender, gadgets.clone());
+            follower.start().or_else(without)?;
+            let served = follower.served();
+            task.spawn(follower.run());
+            served
         };
-        let (good, bad): (Vec<_>, Vec<_>) = chosen.into_iter().map(serve).partition(Result::is_ok);
-        // With every free controller meant, one that does not work is no reason to leave the others.
-        for fault in bad.iter().filter_map(|server| server.as_ref().err()) {
-            tracing::warn!(target: "bondwire", "gadget: {fault}");
-        }
-        match bad.into_iter().flat_map(Result::err).next() {
-            Some(fault) if good.is_empty() => Err(fault),
-            _ => Ok(good.into_iter().flatten().collect()),
-        }
+        Ok(Self { name, served, links, _task: task, gadgets })
     }
 
-    /// The controllers that are served, or the folder.
+    /// The controllers that were served at the start, or the folder.
     pub fn served(&self) -> &[String] {
         &self.served
+    }
+}
+
+impl Drop for GadgetAcceptor {
+    fn drop(&mut self) {
+        self.gadgets.end();
     }
 }
 
@@ -91,7 +104,7 @@ impl Acceptor for GadgetAcceptor {
     async fn accept(&mut self) -> io::Result<UsbLink> {
         match self.links.recv().await {
             Some(link) => link,
-            // The servers never end by themselves.
+            // What serves never ends by itself, unless it was one function and that was taken away.
             None => std::future::pending().await,
         }
     }
@@ -109,9 +122,14 @@ pub struct GadgetEndpoints {
 impl GadgetEndpoints {
     /// Sets up a gadget on the first controller that `address` names. Needs a tokio runtime.
     pub fn start(address: &GadgetAddress, hint: Hint) -> Result<Self, GadgetError> {
-        let first = GadgetAcceptor::servers(address, &hint)?.into_iter().next();
-        let (server, gadget) = first.ok_or(GadgetError::NoController)?;
-        Ok(Self { function: server.function, _gadget: gadget })
+        let interface_name = hint.interface_name();
+        if let Some(folder) = &address.functionfs {
+            return Ok(Self { function: describe(folder, &interface_name)?, _gadget: None });
+        }
+        let chosen = controllers::choose(address.controller.as_deref())?;
+        let first = chosen.first().ok_or(GadgetError::NoController)?;
+        let (server, gadget) = Server::on_controller(address, &interface_name, first)?;
+        Ok(Self { function: server.function, _gadget: Some(gadget) })
     }
 
     /// Waits for a host that has configured the device, and until the last endpoints were dropped. Cancel safe.
@@ -124,7 +142,7 @@ impl GadgetEndpoints {
 }
 
 /// One function.
-struct Server {
+pub(super) struct Server {
     name: String,
     function: Function,
 }
@@ -134,8 +152,26 @@ impl Server {
         Ok(Self { name: folder.display().to_string(), function: describe(folder, interface_name)? })
     }
 
-    /// Serves hosts one after another, for ever.
-    async fn run(self, links: mpsc::Sender<io::Result<UsbLink>>) {
+    /// The function of a gadget that is set up on this controller.
+    pub(super) fn on_controller(
+        address: &GadgetAddress,
+        interface_name: &str,
+        controller: &str,
+    ) -> Result<(Self, Gadget), GadgetError> {
+        let gadget = Gadget::create(&GadgetConfig {
+            controller: controller.to_owned(),
+            with: address.with.clone(),
+            serial: address.serial.clone(),
+            max_speed: address.max_speed,
+            owner: None,
+        })?;
+        let function = describe(gadget.mount_point(), interface_name)?;
+        gadget.bind()?;
+        Ok((Self { name: controller.to_owned(), function }, gadget))
+    }
+
+    /// Serves hosts one after another, until the function is taken away.
+    pub(super) async fn run(self, links: mpsc::Sender<io::Result<UsbLink>>) {
         let name = format!("usb {}", self.name);
         let events = async {
             match self.function.follow_events().await {

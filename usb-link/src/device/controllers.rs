@@ -1,6 +1,8 @@
 //! The USB device controllers of this machine, as sysfs shows them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::GadgetError;
@@ -49,6 +51,22 @@ pub fn controllers() -> Vec<Controller> {
         .collect();
     names.sort();
     names.into_iter().map(look_at).collect()
+}
+
+/// Names of controllers, each with what tells it from an earlier one of its name.
+pub(super) type Present = BTreeMap<String, u64>;
+
+/// Those that are there.
+pub(super) fn present() -> Present {
+    let entries = fs::read_dir(CONTROLLERS).into_iter().flatten().flatten();
+    // Each device that comes has an entry of its own in sysfs. One that is going may have none any more.
+    let node = |name: &str| fs::metadata(Path::new(CONTROLLERS).join(name)).ok().map(|entry| entry.ino());
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.clone(), node(&name)?))
+        })
+        .collect()
 }
 
 fn look_at(name: String) -> Controller {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ring::digest::{SHA256, digest};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::address::Companion;
@@ -110,12 +110,19 @@ impl Gadget {
     /// removed first. The controller is not bound before [`bind`](Self::bind).
     pub fn create(config: &GadgetConfig) -> Result<Self, GadgetError> {
         let gadgets = ready_gadgets_folder()?;
+        let folder = gadgets.join(format!("{PREFIX}{}", config.controller));
+        let keep = run_path(&config.controller, "kept").exists();
+        if !keep {
+            // Before the lock: whoever may set it up must not find that taken.
+            access(&gadgets, Access::WRITE_OK)
+                .map_err(|e| GadgetError::io(format!("create {}", folder.display()), e.into()))?;
+        }
         remove_leftovers(&gadgets);
         let lock = lock(&config.controller)?;
         let mut gadget = Self {
-            folder: gadgets.join(format!("{PREFIX}{}", config.controller)),
+            folder,
             mount_point: run_path(&config.controller, "ffs"),
-            keep: run_path(&config.controller, "kept").exists(),
+            keep,
             controller: config.controller.clone(),
             _lock: lock,
         };
