@@ -91,7 +91,11 @@ impl UdevCommand {
 
 impl Set {
     fn files(&self) -> Result<Vec<files::File>, Failure> {
-        Ok(files::all(&self.program()?, &self.serial_numbers()?))
+        let serial_numbers = self.serial_numbers()?;
+        if files::is_packaged(&self.root) {
+            return Ok(files::beside_package(&serial_numbers).into_iter().collect());
+        }
+        Ok(files::all(&self.program()?, &serial_numbers))
     }
 
     /// Those of before, with what is new and without what is to be forgotten.
@@ -149,6 +153,9 @@ impl Install {
         let outcomes =
             install::install(root, &self.set.files()?, self.force).map_err(Failure::configuration)?;
         print(&outcomes)?;
+        if files::is_packaged(root) {
+            output::line("rules and units are the package's")?;
+        }
         if !is_running_system(root) {
             return Ok(());
         }
@@ -169,16 +176,22 @@ impl Install {
 impl Uninstall {
     fn run(self) -> Result<(), Failure> {
         let is_running = is_running_system(&self.root);
+        let is_packaged = files::is_packaged(&self.root);
         let files = install::present_below(&self.root, self.force).map_err(Failure::configuration)?;
-        if files.is_empty() {
-            return output::line("nothing is installed");
+        if is_packaged {
+            output::line("rules and units are the package's; remove that as you do with others")?;
         }
-        if is_running {
+        if files.is_empty() {
+            return if is_packaged { Ok(()) } else { output::line("nothing is installed") };
+        }
+        if is_running && !is_packaged {
             system::leaves().map_err(Failure::configuration)?;
         }
         print(&install::uninstall(files).map_err(Failure::configuration)?)?;
         if is_running {
             system::uninstalled().map_err(Failure::configuration)?;
+        }
+        if is_running && !is_packaged {
             let stays = "/etc/bondwire, /var/lib/bondwire and the user `bondwire` stay; remove them if nothing in them is needed";
             output::line(stays)?;
         }

@@ -32,6 +32,10 @@ const FILES: [(&str, &str); 6] = [
 /// The serial ports that were opted in. The rules look at what it sets, so it comes before them.
 const SERIAL_RULES: &str = "udev/rules.d/69-bondwire-serial.rules";
 
+/// Where a package of a distribution has its units. Those in `/etc` go before them, and would hide what a newer package brings.
+const PACKAGED_UNITS: [&str; 2] =
+    ["usr/lib/systemd/system/bondwire.service", "lib/systemd/system/bondwire.service"];
+
 /// A file of the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct File {
@@ -54,16 +58,19 @@ pub(crate) fn all(program: &Path, serial_numbers: &SerialNumbers) -> Vec<File> {
     let program = program.to_string_lossy();
     let file =
         |(path, text): &(&'static str, &str)| File { path, text: signed(&text.replace(PROGRAM, &program)) };
-    let mut files: Vec<_> = FILES.iter().map(file).collect();
-    if !serial_numbers.is_empty() {
-        let text = format!(
-            "{}{VERSION_PREFIX}{VERSION}\n{}",
-            serial_numbers::HEAD,
-            serial_numbers::rules(serial_numbers)
-        );
-        files.push(File { path: SERIAL_RULES, text: signed(&text) });
-    }
-    files
+    FILES.iter().map(file).chain(beside_package(serial_numbers)).collect()
+}
+
+/// What a package does not have: it knows no serial numbers.
+pub(crate) fn beside_package(serial_numbers: &SerialNumbers) -> Option<File> {
+    let head = serial_numbers::HEAD;
+    let text = || format!("{head}{VERSION_PREFIX}{VERSION}\n{}", serial_numbers::rules(serial_numbers));
+    (!serial_numbers.is_empty()).then(|| File { path: SERIAL_RULES, text: signed(&text()) })
+}
+
+/// Whether a package has brought the rules and units below `root`.
+pub(crate) fn is_packaged(root: &Path) -> bool {
+    PACKAGED_UNITS.iter().any(|unit| root.join(unit).is_file())
 }
 
 /// Where files of the set may lie below `root`.

@@ -101,8 +101,8 @@ pub(crate) fn serial_numbers(root: &Path) -> Result<SerialNumbers, InstallError>
 
 /// Writes the files below `root`, and removes what is no longer one of them.
 pub(crate) fn install(root: &Path, set: &[File], force: bool) -> Result<Vec<Outcome>, InstallError> {
-    let mut outcomes = Vec::new();
-    let mut changed = Vec::new();
+    let (mut outcomes, mut changed) = (Vec::new(), Vec::new());
+    let is_packaged = files::is_packaged(root);
     // First all that can be wrong.
     for path in files::paths(root) {
         let wanted = set.iter().find(|file| root.join("etc").join(file.path) == path);
@@ -119,6 +119,8 @@ pub(crate) fn install(root: &Path, set: &[File], force: bool) -> Result<Vec<Outc
                 outcomes.push((Outcome::Replaced(path, version), Some(file)));
             }
             (Present::Text(_, Origin::Version(_)), None) => outcomes.push((Outcome::Removed(path), None)),
+            // Somebody wants it otherwise than the package has it.
+            (_, None) if is_packaged => {}
             (_, Some(file)) if force => outcomes.push((Outcome::Overwritten(path), Some(file))),
             (_, None) if force => outcomes.push((Outcome::Removed(path), None)),
             _ => changed.push(path),
@@ -144,6 +146,7 @@ pub(crate) fn present_below(root: &Path, force: bool) -> Result<Vec<PathBuf>, In
         match present(&path)? {
             Present::Nothing => {}
             Present::Text(_, Origin::Version(_)) => ours.push(path),
+            _ if files::is_packaged(root) => {}
             _ if force => ours.push(path),
             _ => changed.push(path),
         }

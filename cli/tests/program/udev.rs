@@ -131,6 +131,30 @@ fn an_older_file_is_replaced_and_a_changed_or_newer_one_is_not() {
 }
 
 #[test]
+fn beside_a_package_only_serial_numbers_are_written() {
+    let image = Image::new();
+    // From before the package was there.
+    image.udev(&["install", "--serial", "A1"]).assert_code(0);
+    let packaged = image.at("usr/lib/systemd/system/bondwire.service");
+    fs::create_dir_all(packaged.parent().unwrap()).unwrap();
+    fs::write(&packaged, "[Service]\n").unwrap();
+    // What somebody wants otherwise than the package has it stays.
+    fs::write(image.at(SERVICE), "[Service]\nExecStart=/opt/bondwire\n").unwrap();
+    let said = image.udev(&["install", "--serial", "B2"]).assert_code(0).stdout;
+    assert!(said.ends_with("\nrules and units are the package's\n"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("removed ")).count(), 5, "{said}");
+    let serial_rules = image.read(SERIAL_RULES);
+    assert!(serial_rules.contains("\"A1\"") && serial_rules.contains("\"B2\""), "{serial_rules}");
+    let left = |image: &Image| image.files().into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    assert_eq!(left(&image), [image.at(SERVICE), image.at(SERIAL_RULES), packaged.clone()]);
+
+    let said = image.udev(&["uninstall"]).assert_code(0).stdout;
+    assert!(said.contains("the package's; remove that"), "{said}");
+    assert_eq!(left(&image), [image.at(SERVICE), packaged]);
+    assert_eq!(image.udev(&["uninstall"]).assert_code(0).stdout.lines().count(), 1);
+}
+
+#[test]
 fn ports_are_opted_in_by_their_serial_numbers_and_stay_so() {
     let image = Image::new();
     image.udev(&["install", "--serial", "FT4X9Z1B"]).assert_code(0);
