@@ -38,21 +38,20 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
-/// An OpenSSH server with keys of its own, and a client that reaches it through `connect -W`.
-struct Ssh {
+/// An OpenSSH server with keys of its own.
+pub(crate) struct SshServer {
     user: User,
     server: Running,
-    _listening: Running,
 }
 
-impl Ssh {
-    fn start() -> Self {
+impl SshServer {
+    /// Starts it at `address`; `on_host` makes a command run on its host.
+    pub(crate) fn start(address: SocketAddr, on_host: impl Fn(&Path) -> Command) -> Self {
         let user = User::new();
         let at = |name: &str| user.home().join(name).display().to_string();
         for key in ["host_key", "user_key"] {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &at(key)]));
         }
-        let address = free_port();
         fs::create_dir_all("/run/sshd").unwrap();
         let config = format!(
             "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
@@ -61,30 +60,45 @@ impl Ssh {
             at("user_key.pub")
         );
         fs::write(at("sshd_config"), config).unwrap();
-        let server = Running::start(
-            Command::new(find("sshd").unwrap())
-                .args(["-D", "-e", "-f", &at("sshd_config")])
-                .stdin(Stdio::null()),
-        );
+        let mut sshd = on_host(&find("sshd").unwrap());
+        let server = Running::start(sshd.args(["-D", "-e", "-f", &at("sshd_config")]).stdin(Stdio::null()));
         server.wait_for("Server listening on");
-        let peer = User::new();
-        let (listening, link) = peer.listen(&["--allow", &user.public_key()]);
-        let proxy = format!(
-            "env XDG_CONFIG_HOME={} {PROGRAM} connect {link} {link} --peer {} -W {address}",
-            at("config"),
-            peer.public_key()
-        );
-        let config = format!(
-            "Host far\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
-             UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  BatchMode yes\n  ProxyCommand {proxy}\n",
-            at("user_key")
-        );
-        fs::write(at("ssh_config"), config).unwrap();
-        Self { user, server, _listening: listening }
+        Self { user, server }
     }
 
-    fn config(&self) -> PathBuf {
-        self.user.home().join("ssh_config")
+    /// Writes what the client is to know of it, the host `far`, and these lines more; the file's path.
+    pub(crate) fn client_config(&self, more: &str) -> PathBuf {
+        let path = self.user.home().join("ssh_config");
+        let config = format!(
+            "Host far\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  \
+             UserKnownHostsFile /dev/null\n  LogLevel ERROR\n  BatchMode yes\n  {more}\n",
+            self.user.home().join("user_key").display()
+        );
+        fs::write(&path, config).unwrap();
+        path
+    }
+}
+
+/// The same, and a client that reaches it through `connect -W`.
+struct Ssh {
+    server: SshServer,
+    config: PathBuf,
+    _listening: Running,
+}
+
+impl Ssh {
+    fn start() -> Self {
+        let address = free_port();
+        let server = SshServer::start(address, |sshd| Command::new(sshd));
+        let (user, peer) = (&server.user, User::new());
+        let (listening, link) = peer.listen(&["--allow", &user.public_key()]);
+        let proxy = format!(
+            "ProxyCommand env XDG_CONFIG_HOME={} {PROGRAM} connect {link} {link} --peer {} -W {address}",
+            user.home().join("config").display(),
+            peer.public_key()
+        );
+        let config = server.client_config(&proxy);
+        Self { server, config, _listening: listening }
     }
 }
 
@@ -95,9 +109,9 @@ fn ssh_runs_through_it() {
     }
     let ssh = Ssh::start();
     let output =
-        run(Command::new("ssh").arg("-F").arg(ssh.config()).args(["far", "printf out; printf err >&2"]));
+        run(Command::new("ssh").arg("-F").arg(&ssh.config).args(["far", "printf out; printf err >&2"]));
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out"[..], &b"err"[..]));
-    ssh.server.wait_for("Disconnected from user");
+    ssh.server.server.wait_for("Disconnected from user");
 }
 
 #[test]
@@ -106,12 +120,12 @@ fn rsync_runs_over_ssh_through_it() {
         return;
     }
     let ssh = Ssh::start();
-    let (from, to) = (ssh.user.home().join("from"), ssh.user.home().join("to"));
+    let (from, to) = (ssh.server.user.home().join("from"), ssh.server.user.home().join("to"));
     fs::create_dir(&from).unwrap();
     for (name, length) in [("empty", 0), ("small", 700), ("large", 20_000_000)] {
         fs::write(from.join(name), page(length)).unwrap();
     }
-    let shell = format!("ssh -F {}", ssh.config().display());
+    let shell = format!("ssh -F {}", ssh.config.display());
     let pull = format!("far:{}/", from.display());
     run(Command::new("rsync").args(["-a", "-e", &shell, &pull]).arg(&to));
     let files = |folder: &Path| ["empty", "small", "large"].map(|name| fs::read(folder.join(name)).unwrap());

@@ -1,7 +1,6 @@
 //! IP packets over the bond, between hosts in network namespaces. These need root; see `able`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -15,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::control::{status, wait_for};
-use crate::tools::{able, run};
+use crate::tools::{SshServer, able, run};
 use crate::up::write_config;
 use crate::user::{PATIENCE, PROGRAM, Running, User};
 
@@ -75,30 +74,6 @@ impl World {
         let world = Self { network, client, server, _connecting: connecting, _listening: listening };
         wait_for(&world.client, |status| up(status) == shapes.len());
         world
-    }
-
-    /// Has these bytes come back over a connection within the interfaces.
-    fn echo(&self, connection: &mut TcpStream, bytes: &[u8]) {
-        connection.write_all(bytes).unwrap();
-        let mut back = vec![0; bytes.len()];
-        connection.read_exact(&mut back).unwrap();
-        assert!(back == bytes, "{} bytes came back changed", bytes.len());
-    }
-
-    /// A connection to an echo at the other end, within the interfaces.
-    fn connect_to_echo(&self) -> TcpStream {
-        let far: IpAddr = "10.9.0.2".parse().unwrap();
-        let listener = self.network.far.run(|| Ok(TcpListener::bind((far, 7))?)).unwrap();
-        thread::spawn(move || {
-            let (mut connection, _) = listener.accept().unwrap();
-            let mut writer = connection.try_clone().unwrap();
-            let _ = std::io::copy(&mut connection, &mut writer);
-        });
-        let connection =
-            self.network.near.run(|| Ok(TcpStream::connect(SocketAddr::from((far, 7)))?)).unwrap();
-        connection.set_nodelay(true).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        connection
     }
 }
 
@@ -191,8 +166,8 @@ fn one_tcp_connection_uses_both_links() {
 }
 
 #[test]
-fn a_connection_goes_on_when_only_a_serial_line_is_left() {
-    if !has_all() {
+fn ssh_goes_on_when_only_a_serial_line_is_left() {
+    if !has_all() || !able(&["sshd", "ssh", "ssh-keygen"], true) {
         return;
     }
     let line = PtyLine::open(Noise::NONE, 1).unwrap();
@@ -201,17 +176,35 @@ fn a_connection_goes_on_when_only_a_serial_line_is_left() {
     let world = World::new(&two_links()[..1], &[], &[&far]);
     world.client.run(&["link", "add", &near]).assert_code(0);
     wait_for(&world.client, |status| up(status) == 2);
-    let mut connection = world.connect_to_echo();
-    world.echo(&mut connection, &[7; 100_000]);
+
+    let server = SshServer::start("10.9.0.2:22".parse().unwrap(), |sshd| world.network.far.command(sshd));
+    let config = server.client_config("HostName 10.9.0.2");
+    let mut session = world.network.near.command(Path::new("ssh"));
+    session.arg("-F").arg(config).args(["far", "cat"]).stdin(Stdio::piped());
+    let mut session = Running::start(&mut session);
+    let (mut keys, mut screen) = session.pipes();
+    let mut echo = |bytes: &[u8]| {
+        // What does not fit into the pipes is read meanwhile.
+        let back = thread::scope(|scope| {
+            scope.spawn(|| keys.write_all(bytes).unwrap());
+            let mut back = vec![0; bytes.len()];
+            screen.read_exact(&mut back).unwrap();
+            back
+        });
+        assert!(back == bytes, "{} bytes came back changed", bytes.len());
+    };
+    echo(&[7; 100_000]);
     world.network.emulator.set_gates(0, Gate::Blackhole);
     wait_for(&world.client, |status| up(status) == 1);
     for _ in 0..5 {
-        world.echo(&mut connection, b"a key\n");
+        echo(b"a key\n");
     }
-    world.echo(&mut connection, &[9; 10_000]);
+    echo(&[9; 10_000]);
     world.network.emulator.set_gates(0, Gate::Open);
     wait_for(&world.client, |status| up(status) == 2);
-    world.echo(&mut connection, &[7; 100_000]);
+    echo(&[7; 100_000]);
+    drop((keys, screen));
+    session.wait().assert_code(0);
 }
 
 #[test]
