@@ -57,7 +57,13 @@ enum Chore {
     Mutants(chores::Mutants),
 }
 
+#[cfg(unix)]
+/// How variables begin in which cargo tells a program that it runs of its package.
+const OF_THE_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 fn main() -> Result<ExitCode> {
+    #[cfg(unix)]
+    forget_package()?;
     let shell = Shell::new().context("no current folder")?;
     shell.change_dir(root());
     match Xtask::parse() {
@@ -65,13 +71,33 @@ fn main() -> Result<ExitCode> {
         Xtask::Portable(portable) => portable.run(&shell),
         Xtask::Sim(sim) => sim.run(&shell),
         #[cfg(target_os = "linux")]
-        Xtask::Vm(vm) => vm.run(),
+        Xtask::Vm(vm) => vm.run(&shell),
         #[cfg(target_os = "linux")]
         Xtask::Firmware(firmware) => firmware.run(&shell),
         Xtask::Dist(dist) => dist.run(&shell),
         Xtask::Chore(Chore::Bench { arguments }) => chores::bench(&shell, &arguments),
         Xtask::Chore(Chore::Mutants(mutants)) => mutants.run(&shell),
     }
+}
+
+/// Begins anew without what cargo tells of this package. What this program has built would see it, too, and a build with it and
+/// one without have nothing in common: `ring` is compiled again when one of these variables changes, with all that needs it.
+#[cfg(unix)]
+fn forget_package() -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let is_of_the_package = |name: &std::ffi::OsString| {
+        OF_THE_PACKAGE.iter().any(|start| name.to_string_lossy().starts_with(start))
+    };
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).filter(is_of_the_package).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1));
+    for name in &names {
+        again.env_remove(name);
+    }
+    Err(again.exec()).context("cannot start again")
 }
 
 /// The folder that cargo builds in.
