@@ -62,7 +62,7 @@ impl Dist {
 }
 
 /// Builds the package of a program that is built as one of these of the workspace; its file.
-fn package(shell: &Shell, profile: &str, of: &[&str]) -> Result<PathBuf> {
+pub(crate) fn package(shell: &Shell, profile: &str, of: &[&str]) -> Result<PathBuf> {
     cmd!(shell, "cargo build --quiet --profile {profile} {of...} --bin bondwire").quiet().run()?;
     if cmd!(shell, "cargo deb --version").quiet().ignore_stderr().read().is_err() {
         // It compresses a few megabytes, once: not worth minutes of optimizing it.

@@ -79,7 +79,7 @@ impl Test {
             }
             dist::step(shell)
         });
-        steps.step("virtual machine", || self.virtual_machine(root_tests));
+        steps.step("virtual machine", || self.virtual_machine(shell, root_tests));
         steps.step("microcontroller", || self.microcontroller(shell, root_tests));
         // Last, so that the runner's own summary closes the output.
         let _require = root_tests.then(|| shell.push_env(REQUIRE_ROOT_TESTS, "1"));
@@ -107,10 +107,10 @@ impl Test {
 
     /// USB links under a kernel with cables joined in software.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables, clippy::unused_self))]
-    fn virtual_machine(&self, required: bool) -> Result<Verdict> {
+    fn virtual_machine(&self, shell: &Shell, required: bool) -> Result<Verdict> {
         #[cfg(target_os = "linux")]
         if !self.quick {
-            return crate::vm::step(required);
+            return crate::vm::step(shell, required);
         }
         Ok(Verdict::Skipped("needs Linux, and more time than --quick has".to_owned()))
     }

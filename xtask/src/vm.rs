@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use bondwire_vm::guests::{Guests, Options};
+use bondwire_vm::guests::{Guests, Options, needs_systemd};
 use bondwire_vm::machine::Accelerator;
 use bondwire_vm::plan::{BENCHMARK, Contents};
 use bondwire_vm::report::Job;
 use bondwire_vm::run::{News, Outcome};
 use clap::Args;
+use xshell::Shell;
 
+use crate::dist;
 use crate::root;
 use crate::steps::Verdict;
 use crate::test::PROFILE;
@@ -54,10 +56,11 @@ pub(crate) struct Vm {
 }
 
 /// The step of `cargo xtask test`: the standard set. Where no guest can be had, that is a fault if `required`.
-pub(crate) fn step(required: bool) -> Result<Verdict> {
+pub(crate) fn step(shell: &Shell, required: bool) -> Result<Verdict> {
     let standard = Vm { profile: PROFILE.to_owned(), ..Vm::default() };
-    let contents = Contents::build(root(), PROFILE, None)?;
+    let mut contents = Contents::build(root(), PROFILE, None)?;
     let jobs = contents.jobs(None, false)?;
+    add_package(shell, &mut contents, &jobs, PROFILE)?;
     let guests = match Guests::set_up(&cache(), contents, standard.options()) {
         Err(error) if !required => return Ok(Verdict::Skipped(format!("no virtual machine: {error}"))),
         guests => guests?,
@@ -87,15 +90,24 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
     Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Builds the Debian package, if one of these jobs is to install it.
+fn add_package(shell: &Shell, contents: &mut Contents, jobs: &[Job], profile: &str) -> Result<()> {
+    if jobs.iter().any(needs_systemd) {
+        contents.package = Some(dist::package(shell, profile, &["--workspace"])?);
+    }
+    Ok(())
+}
+
 impl Vm {
     /// Builds the tests and runs them in the guest.
-    pub(crate) fn run(&self) -> Result<ExitCode> {
-        let contents = Contents::build(root(), &self.profile, self.features.as_deref())?;
+    pub(crate) fn run(&self, shell: &Shell) -> Result<ExitCode> {
+        let mut contents = Contents::build(root(), &self.profile, self.features.as_deref())?;
         let jobs = self.jobs(&contents)?;
         if self.list {
             jobs.iter().for_each(|job| println!("{}", job.name));
             return Ok(ExitCode::SUCCESS);
         }
+        add_package(shell, &mut contents, &jobs, &self.profile)?;
         let guests = Guests::set_up(&cache(), contents, self.options())?;
         if self.shell {
             guests.shell()?;

@@ -11,8 +11,8 @@ use crate::image::Image;
 use crate::kernel_modules::KernelModules;
 use crate::machine::{Accelerator, Boot, CONSOLE, DISK, IMAGE, QEMU};
 use crate::packages::{Packages, find_program, install};
-use crate::plan::Contents;
-use crate::report::{JOBS_FILE, Job};
+use crate::plan::{Contents, PROGRAM};
+use crate::report::{JOBS_FILE, Job, PACKAGE_FILE};
 use crate::run::{News, Outcome, not_up, run_boot};
 
 /// Folders of runs begin so; then come the numbers of the process and of the run in it.
@@ -144,15 +144,22 @@ impl Guests {
         let mut image = Image::new(&self.packages, &self.modules)?;
         if systemd {
             image.systemd(&self.packages)?;
+            image.dpkg(&self.packages)?;
+            if let Some(package) = &self.contents.package {
+                image.file(PACKAGE_FILE, package);
+            }
         }
         image.program("init", &self.stripped(&self.contents.init)?)?;
         for (name, file) in &self.contents.programs {
             let path = format!("/usr/bin/{name}");
-            image.program(&path, &self.stripped(file)?)?;
+            // Under systemd the package brings it, in the right place or not.
+            if !(systemd && name == PROGRAM) {
+                image.program(&path, &self.stripped(file)?)?;
+            }
             // Tests know the programs of their package by their path on the host.
             image.link(&file.display().to_string(), &path);
         }
-        // Under systemd the program installs them itself.
+        // Under systemd the package has them, too.
         let rules = if systemd { Vec::new() } else { rules(&self.contents.rules)? };
         for (name, text) in rules {
             image.text(&format!("etc/udev/rules.d/{name}"), &text);
@@ -212,7 +219,9 @@ impl Drop for Guests {
 /// Tests of programs with such names run in a guest with systemd.
 const SYSTEMD_TESTS: &str = "vm_systemd";
 
-fn needs_systemd(job: &Job) -> bool {
+/// Whether a job runs in a guest with systemd, which has the package.
+#[must_use]
+pub fn needs_systemd(job: &Job) -> bool {
     job.name.starts_with(SYSTEMD_TESTS)
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{During, SetUpError};
 use crate::kernel_modules::KernelModules;
 use crate::libraries;
-use crate::packages::Packages;
+use crate::packages::{Packages, find_program};
 
 const FOLDER_MODE: u32 = 0o040_755;
 const LINK_MODE: u32 = 0o120_777;
@@ -40,6 +40,21 @@ const SYSTEMD: [&str; 9] = [
     "bin/systemd-sysusers",
     "bin/systemd-tmpfiles",
 ];
+/// What installs Debian's packages: who brings each program, and where it lies.
+const DPKG: [(&str, &str); 8] = [
+    ("dpkg", "usr/bin/dpkg"),
+    ("dpkg", "usr/bin/dpkg-deb"),
+    ("dpkg", "usr/bin/dpkg-query"),
+    ("dpkg", "usr/bin/dpkg-split"),
+    ("dpkg", "sbin/start-stop-daemon"),
+    ("tar", "bin/tar"),
+    ("init-system-helpers", "usr/bin/deb-systemd-helper"),
+    ("init-system-helpers", "usr/bin/deb-systemd-invoke"),
+];
+/// dpkg asks for it, and it is the host's like the libraries that it would look for.
+const LDCONFIG: (&str, &str) = ("ldconfig", "libc-bin");
+/// The folders of Perl's own modules begin so.
+const PERL: &str = "usr/lib/x86_64-linux-gnu/perl-base";
 /// What starts at boot, by who wants it.
 const WANTED: [(&str, &str); 10] = [
     ("sockets.target", "systemd-journald.socket"),
@@ -161,6 +176,34 @@ impl Image {
         Ok(())
     }
 
+    /// dpkg, which knows what the guest is made of, and what maintainer scripts call.
+    ///
+    /// # Errors
+    ///
+    /// Something of it is not in the packages.
+    pub fn dpkg(&mut self, packages: &Packages) -> Result<(), SetUpError> {
+        for (package, program) in DPKG {
+            self.program(program, &packages.folder(package)?.join(program))?;
+        }
+        let perl = packages.folder("perl-base")?;
+        self.program("bin/perl", &perl.join("usr/bin/perl"))?;
+        self.tree(PERL, &perl.join(PERL))?;
+        let (program, package) = LDCONFIG;
+        let ldconfig = find_program(program).ok_or(SetUpError::ProgramMissing { program, package })?;
+        self.program("sbin/ldconfig", &ldconfig)?;
+        let records = packages.records()?;
+        for (name, _) in &records {
+            // Their files stay with the image.
+            self.text(&format!("var/lib/dpkg/info/{name}.list"), "");
+        }
+        self.text("var/lib/dpkg/status", &records.into_iter().map(|(_, record)| record).collect::<String>());
+        self.text("var/lib/dpkg/info/format", "1\n");
+        for folder in ["updates", "triggers", "parts", "alternatives"] {
+            self.insert(&format!("var/lib/dpkg/{folder}"), Entry::Folder);
+        }
+        Ok(())
+    }
+
     /// A program of the host, with the libraries that it needs.
     ///
     /// # Errors
@@ -175,6 +218,11 @@ impl Image {
             self.insert(&path, Entry::File(library, 0o755));
         }
         Ok(())
+    }
+
+    /// A file of the host.
+    pub fn file(&mut self, path: &str, source: &Path) {
+        self.insert(path, Entry::File(source.to_owned(), 0o644));
     }
 
     /// A file with this text.

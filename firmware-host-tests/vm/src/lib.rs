@@ -23,6 +23,7 @@ pub mod guests;
 pub mod image;
 pub mod kernel_modules;
 pub mod libraries;
+mod load;
 pub mod machine;
 pub mod packages;
 pub mod plan;
@@ -31,3 +32,4 @@ pub mod run;
 
 pub use gadget::Gadget;
 pub use guest::{Cables, GreedyDriver, Guest, Speed, guest, wait_for};
+pub use load::Load;

@@ -9,10 +9,17 @@ use crate::error::{During, SetUpError, read};
 
 /// Names Debian's kernel of the day.
 const KERNEL: &str = "linux-image-amd64";
-/// What else the guest is made of: the shell, the module tools, udev and systemd with their libraries.
-const BASE: [&str; 4] = ["busybox-static", "kmod", "udev", "systemd"];
+/// What else the guest is made of: the shell, the module tools, udev and systemd, and what installs packages; with their
+/// libraries.
+const BASE: [&str; 8] =
+    ["busybox-static", "kmod", "udev", "systemd", "dpkg", "tar", "init-system-helpers", "perl-base"];
+/// A library whose package is not called so.
+const LIBRARY: &str = "zlib1g";
 /// Libraries that belong to the host's loader, and must be of one version with it.
 const OF_THE_HOST: [&str; 2] = ["libc6", "libgcc-s1"];
+
+/// A package's state in dpkg's records.
+const INSTALLED: &str = "install ok installed";
 
 /// The unpacked packages, by name.
 #[derive(Debug)]
@@ -82,6 +89,24 @@ impl Packages {
         self.folder(name.map_or(KERNEL, String::as_str))
     }
 
+    /// What dpkg would record of them, had it installed them, and of the host's packages whose files are in every guest: the name
+    /// that its files have, and the paragraph in `status`.
+    ///
+    /// # Errors
+    ///
+    /// A package cannot be read; this is no Debian.
+    pub fn records(&self) -> Result<Vec<(String, String)>, SetUpError> {
+        let mut records = Vec::new();
+        for folder in self.folders() {
+            let control = read(Command::new("dpkg-deb").arg("--field").arg(folder.with_extension("deb")))?;
+            records.push(record(&format!("{}\nStatus: {INSTALLED}\n", control.trim_end())));
+        }
+        for package in OF_THE_HOST {
+            records.push(record(&read(Command::new("dpkg-query").args(["--status", package]))?));
+        }
+        Ok(records)
+    }
+
     /// The folders of all packages.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.folders.values().map(PathBuf::as_path)
@@ -144,7 +169,7 @@ fn needed() -> Result<Vec<String>, SetUpError> {
 }
 
 fn is_library(package: &str) -> bool {
-    package.starts_with("lib") && !OF_THE_HOST.contains(&package)
+    (package.starts_with("lib") || package == LIBRARY) && !OF_THE_HOST.contains(&package)
 }
 
 /// What the packages depend on, by name.
@@ -189,6 +214,21 @@ fn downloaded(folder: &Path, name: &str) -> Option<PathBuf> {
     entries.map(|entry| entry.path()).find(is_it)
 }
 
+/// The name of a package's files in dpkg's records, and its paragraph there.
+fn record(control: &str) -> (String, String) {
+    let field = |name: &str| {
+        let value = control.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_default()
+    };
+    let (package, architecture) = (field("Package"), field("Architecture"));
+    // Several architectures may have it at the same time.
+    let name = match field("Multi-Arch") {
+        "same" => format!("{package}:{architecture}"),
+        _ => package.to_owned(),
+    };
+    (name, format!("{}\n\n", control.trim_end()))
+}
+
 /// Unpacks a package beside its file, all or nothing. A broken file is removed.
 fn unpack(file: &Path) -> Result<PathBuf, SetUpError> {
     let (unpacked, partial) = (file.with_extension("unpacked"), file.with_extension("partial"));
@@ -218,7 +258,16 @@ mod tests {
     fn dependencies_are_real_packages() {
         let text = "udev\n  PreDepends: libone1\n  Depends: libtwo2\n |Depends: libthree3\n  Depends: <virtual>\n  Breaks: four\n";
         assert_eq!(dependencies_in(text), ["libone1", "libtwo2", "libthree3"]);
-        assert!(is_library("libudev1") && !is_library("adduser") && !is_library("libc6"));
+        assert!(
+            is_library("libudev1") && is_library("zlib1g") && !is_library("adduser") && !is_library("libc6")
+        );
+    }
+
+    #[test]
+    fn records_are_named_as_dpkg_names_them() {
+        let control = "Package: libone1\nArchitecture: amd64\nMulti-Arch: same\n";
+        assert_eq!(record(control), ("libone1:amd64".to_owned(), format!("{control}\n")));
+        assert_eq!(record("Package: udev\nMulti-Arch: foreign\nDescription: it\n is\n").0, "udev");
     }
 
     #[test]

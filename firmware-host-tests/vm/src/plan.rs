@@ -12,7 +12,9 @@ use crate::report::Job;
 /// Integration tests in files of this name run in the guest.
 const TEST_FILES: &str = "vm_*";
 /// What of the workspace's own programs is in the guest.
-const PROGRAMS: &[&str] = &["bondwire"];
+const PROGRAMS: &[&str] = &[PROGRAM];
+/// The one that the package brings along.
+pub const PROGRAM: &str = "bondwire";
 /// What measures in the guest.
 pub const BENCHMARK: &str = "bondwire-vm-bench";
 /// The same for a guest that is there to measure.
@@ -35,6 +37,8 @@ pub struct Contents {
     pub tests: BTreeSet<String>,
     /// A folder with rules for udev.
     pub rules: PathBuf,
+    /// The Debian package of the workspace's program, for guests with systemd: tests install it there.
+    pub package: Option<PathBuf>,
 }
 
 impl Contents {

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the guest finds its jobs: JSON, a list of [`Job`].
 pub const JOBS_FILE: &str = "/etc/bondwire-vm/jobs.json";
+/// The Debian package of the workspace, in a guest with systemd.
+pub const PACKAGE_FILE: &str = "/root/bondwire.deb";
 /// The guest's port for reports. Its console is another.
 pub const REPORT_PORT: &str = "/dev/ttyS1";
 /// A word on the kernel's command line: a shell on the console instead of jobs.
