@@ -8,32 +8,12 @@ use std::time::Instant;
 use bondwire_bench::namespace::Namespace;
 
 use crate::pair::{page, serve_on, serve_page};
+use crate::recipe::{README, blocks, pasted};
 use crate::tools::{able, run};
 use crate::user::{PROGRAM, Running, User};
 
-const README: &str = include_str!("../../../README.md");
-/// What stands for a token in README.
-const TOKEN: &str = "bwpair1...";
 /// Bytes of the page that the server serves.
 const PAGE_BYTES: usize = 300_000;
-
-/// One command, and the host that README runs it on.
-#[derive(Debug, PartialEq)]
-struct Step<'a> {
-    host: &'a str,
-    command: &'a str,
-}
-
-/// The blocks of commands of the section `title`.
-fn blocks<'a>(text: &'a str, title: &str) -> Vec<Vec<Step<'a>>> {
-    let section = text.split("\n## ").find(|section| section.lines().next() == Some(title)).unwrap();
-    let fenced = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let step = |line: &'a str| {
-        let (host, command) = line.split_once("$ ").unwrap_or_else(|| panic!("no host in {line:?}"));
-        Step { host, command: command.split(" #").next().unwrap().trim() }
-    };
-    fenced.map(|block| block.lines().map(step).collect()).collect()
-}
 
 /// A host that nobody has used before, with a name and a network of its own.
 struct Host {
@@ -95,7 +75,7 @@ struct Story {
 impl Story {
     /// Does what one line says, and waits until it has happened.
     fn step(&mut self, host: &Host, command: &str) {
-        let command = self.pasted(command);
+        let command = pasted(command, self.printed.as_deref());
         if command.starts_with("bondwire ") {
             let mut running = Running::start(&mut host.shell(&command));
             if command.starts_with("bondwire listen ") {
@@ -113,16 +93,6 @@ impl Story {
             );
             self.check = Some(command);
         }
-    }
-
-    /// `command` with the token that was printed, where README has one. What was printed must be what README shows.
-    fn pasted(&self, command: &str) -> String {
-        let Some((shown, _)) = command.split_once(TOKEN) else { return command.to_owned() };
-        let token = self.printed.as_deref().and_then(|line| line.strip_prefix(shown));
-        let token = token.unwrap_or_else(|| panic!("README shows {shown:?}, printed was {:?}", self.printed));
-        let prefix = TOKEN.trim_end_matches('.');
-        assert!(token.starts_with(prefix) && !token.contains(' '), "{token:?} stands for {TOKEN:?}");
-        command.replace(TOKEN, token)
     }
 
     fn end_of_block(&mut self) {
@@ -156,11 +126,4 @@ fn two_machines_in_one_minute() {
         println!("{} commands to a page that came through: {:.2?}", block.len(), start.elapsed());
         story.end_of_block();
     }
-}
-
-#[test]
-fn commands_are_found_in_a_section() {
-    let text = "# T\n\n## A\n\n```sh\nno$ x\n```\n\n## B\nWords\n```sh\na$ one two  # why\nb$ three\n```\nand\n```text\nz\n```\n";
-    let step = |host, command| Step { host, command };
-    assert_eq!(blocks(text, "B"), [[step("a", "one two"), step("b", "three")]]);
 }
