@@ -20,6 +20,9 @@ mod control;
 mod demo;
 mod devices;
 mod discovery;
+// The pages show what Linux has.
+#[cfg(all(test, target_os = "linux"))]
+mod doc_pages;
 mod events;
 mod failure;
 mod forward;
