@@ -63,9 +63,17 @@ impl Test {
         });
         steps.step("dependencies", || self.dependencies(shell));
         steps.step("programs", || programs(shell, root_tests));
+        steps.step("build", || {
+            // All that later steps run, and of the whole workspace, as they have it: each choice of packages has its own
+            // features, and would compile half of the dependencies anew.
+            cmd!(shell, "cargo build --quiet --profile {PROFILE} --workspace --bins --tests")
+                .quiet()
+                .run()?;
+            Verdict::good("programs and tests, optimized and with assertions")
+        });
         steps.step("simulator", || {
             let seeds = if self.quick { SEEDS_QUICK } else { SEEDS };
-            sim::run_optimized(shell, &["--seeds".to_owned(), seeds.to_string()])?;
+            sim::run_built(shell, seeds)?;
             Ok(Verdict::Good(format!("{seeds} seeds")))
         });
         steps.step("documentation tests", || {
@@ -93,12 +101,8 @@ impl Test {
         if self.quick || !root_tests {
             return Ok(Verdict::Skipped("needs root, and more time than --quick has".to_owned()));
         }
-        // All that later steps run, and of the whole workspace, as they have it: each choice of packages has its own features,
-        // and would compile half of the dependencies anew.
-        cmd!(shell, "cargo build --quiet --profile {PROFILE} --workspace --bins --tests").quiet().run()?;
-        let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-        let (bench, program) =
-            (format!("{target}/{PROFILE}/bondwire-bench"), format!("{target}/{PROFILE}/bondwire"));
+        let built = crate::target().join(PROFILE);
+        let (bench, program) = (built.join("bondwire-bench"), built.join("bondwire"));
         cmd!(shell, "{bench} forward-cut --subject bondwire --rounds 1 --bondwire {program}")
             .quiet()
             .run()?;
