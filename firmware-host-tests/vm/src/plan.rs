@@ -21,8 +21,8 @@ pub const BENCHMARK: &str = "bondwire-vm-bench";
 const BENCHMARKS: &[&str] = &[BENCHMARK, "bondwire-aggligator"];
 /// The first program of the guest.
 const INIT: &str = "bondwire-vm-init";
-/// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a tenth of it.
-const LIMIT_SECONDS: u64 = 180;
+/// How long a test may take. Emulation is slow, and the host may be busy; a test that works takes a third of it at most.
+const LIMIT_SECONDS: u64 = 300;
 /// How long a test may take that `--long` asks for.
 const LONG_LIMIT_SECONDS: u64 = 3600;
 
