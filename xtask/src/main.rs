@@ -57,8 +57,8 @@ enum Chore {
     Mutants(chores::Mutants),
 }
 
-#[cfg(unix)]
 /// How variables begin in which cargo tells a program that it runs of its package.
+#[cfg(unix)]
 const OF_THE_PACKAGE: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 fn main() -> Result<ExitCode> {
