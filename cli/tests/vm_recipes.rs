@@ -10,19 +10,16 @@ mod recipe;
 #[allow(dead_code, reason = "the other tests of the program need more of it")]
 mod user;
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bondwire_vm::{Guest, Load, Speed, guest, wait_for};
+use bondwire_vm::{Guest, Load, Network, Speed, guest, wait_for};
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::recipe::{README, Step, blocks, pasted};
@@ -40,30 +37,23 @@ const NO_PAUSE: Duration = Duration::ZERO;
 
 /// The board: a host of its own as far as networks and users go.
 struct Board {
-    /// Holds its network, and does nothing else.
-    network: Child,
+    /// Takes the Ethernet cable along when it goes.
+    network: Network,
     user: User,
 }
 
 impl Board {
     fn new() -> Self {
-        let unshare = Command::new("unshare").args(["-n", "sleep", "1000000"]).stdin(Stdio::null()).spawn();
-        let board = Self { network: unshare.unwrap(), user: User::new() };
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let other = || fs::read_link(board.network_file()).ok().filter(|other| *other != own);
-        wait_for("the board's network", other).unwrap();
+        let board = Self { network: Network::create().unwrap(), user: User::new() };
         board.run("ip link set lo up");
         board
-    }
-
-    fn network_file(&self) -> String {
-        format!("/proc/{}/ns/net", self.network.id())
     }
 
     /// A command of the board's root.
     fn shell(&self, command: &str) -> Command {
         let mut shell = self.user.command(Path::new("nsenter"));
-        shell.arg(format!("--net={}", self.network_file())).args(["sh", "-c", &format!("exec {command}")]);
+        let network = format!("--net={}", self.network.file().display());
+        shell.args([&network, "sh", "-c", &format!("exec {command}")]);
         shell
     }
 
@@ -73,13 +63,7 @@ impl Board {
 
     /// Somebody who listens at a port of the board.
     fn listener(&self, address: &str) -> TcpListener {
-        let network = File::open(self.network_file()).unwrap();
-        let listen = || {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            TcpListener::bind(address).unwrap()
-        };
-        // The thread does not come back from there.
-        thread::scope(|scope| scope.spawn(listen).join()).unwrap()
+        self.network.within(|| TcpListener::bind(address)).unwrap()
     }
 
     /// An Ethernet cable between the board and the laptop.
@@ -91,20 +75,12 @@ impl Board {
         let far_end = || names().map(|entry| entry.file_name().into_string().unwrap()).find(is_far_end);
         let far_end = wait_for("the cable's other end", far_end).unwrap();
         guest.settle().unwrap();
-        local(&format!("ip link set {far_end} netns {}", self.network.id()));
+        local(&format!("ip link set {far_end} netns {}", self.network.process()));
         self.run(&format!("ip link set {far_end} name eth0"));
         self.run("ip addr add 192.168.1.5/24 dev eth0");
         self.run("ip link set eth0 up");
         local("ip addr add 192.168.1.9/24 dev eth0");
         local("ip link set eth0 up");
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        // Takes the Ethernet cable along.
-        let _ = self.network.kill();
-        let _ = self.network.wait();
     }
 }
 

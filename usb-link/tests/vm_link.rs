@@ -169,12 +169,6 @@ fn a_link_ends_when_the_cable_is_pulled_and_comes_back_without_a_restart() {
     });
 }
 
-/// Makes a port a device's, or no longer: its controller comes or goes.
-fn role(cable: usize, is_device: bool) {
-    let what = if is_device { "bind" } else { "unbind" };
-    fs::write(format!("/sys/bus/platform/drivers/dummy_udc/{what}"), format!("dummy_udc.{cable}")).unwrap();
-}
-
 #[test]
 fn controllers_are_served_as_they_come_and_go() {
     let Some(guest) = bondwire_vm::guest() else { return };
@@ -188,16 +182,16 @@ fn controllers_are_served_as_they_come_and_go() {
     // Somebody else's, which is left alone also when it is free.
     let other = bondwire_vm::Gadget::new(&guest, "other", "XY9", &["acm.0"]).unwrap();
     other.bind("dummy_udc.2").unwrap();
-    role(0, false);
+    cables.role(0, false).unwrap();
     let acceptor = serve("");
     assert_eq!(acceptor.served(), ["dummy_udc.1"]);
     other.unbind().unwrap();
     drop(other);
-    role(0, true);
+    cables.role(0, true).unwrap();
     are(&["bondwire.dummy_udc.0", "bondwire.dummy_udc.1"]);
-    role(1, false);
+    cables.role(1, false).unwrap();
     are(&["bondwire.dummy_udc.0"]);
-    role(1, true);
+    cables.role(1, true).unwrap();
     are(&["bondwire.dummy_udc.0", "bondwire.dummy_udc.1"]);
     let found = || runtime.block_on(cables_of_ours());
     wait_for("both devices", || (found() == 2).then_some(())).unwrap();
@@ -206,12 +200,12 @@ fn controllers_are_served_as_they_come_and_go() {
 
     // One that is named need not be there at the start.
     let address = "dummy_udc.1".parse().unwrap();
-    role(1, false);
+    cables.role(1, false).unwrap();
     let fault = GadgetAcceptor::start(&address, Hint::NONE).unwrap_err();
     assert!(fault.to_string().contains("no USB device controller `dummy_udc.1`"), "{fault}");
     let acceptor = GadgetAcceptor::start_when_there(&address, Hint::NONE).unwrap();
     assert_eq!(acceptor.served(), [] as [&str; 0]);
-    role(1, true);
+    cables.role(1, true).unwrap();
     are(&["bondwire.dummy_udc.1"]);
     drop((acceptor, cables));
 }

@@ -1,18 +1,16 @@
 //! Plain TCP over a network gadget: the kernel's NCM function, and its driver at the host.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
-use bondwire_vm::{Cables, Speed, wait_for};
-use rustix::thread::LinkNameSpaceType;
+use bondwire_vm::{Cables, Network, Speed, wait_for};
 
 use crate::bonds::BLOCK_BYTES;
 use crate::measure::{Sample, Traffic, Window};
@@ -88,22 +86,19 @@ impl Ncm {
         let host = interface(HOST_MAC).unwrap_or(host);
         let device = interface(DEVICE_MAC).unwrap_or(device);
         let (stopped, received) = (Arc::<AtomicBool>::default(), Arc::default());
-        let (told, address) = std::sync::mpsc::channel();
-        let namespace = Namespace::create()?;
-        ip(&["link", "set", &device, "netns", &namespace.0.id().to_string()])?;
+        let network = Network::create()?;
+        ip(&["link", "set", &device, "netns", &network.process().to_string()])?;
+        let listener = network.within(|| listen(&device)).context("the device's end of the network")?;
+        let address = listener.local_addr()?;
         let far = thread::spawn({
             let (stopped, received) = (Arc::clone(&stopped), Arc::clone(&received));
-            move || match listen(&namespace, &device) {
-                Ok(listener) => {
-                    let _ = told.send(listener.local_addr().map_err(Into::into));
-                    serve(&listener, &stopped, &received);
-                }
-                Err(e) => drop(told.send(Err(e))),
+            move || {
+                serve(&listener, &stopped, &received);
+                drop(network);
             }
         });
         ip(&["addr", "add", &format!("{HOST_ADDRESS}/24"), "dev", &host])?;
         ip(&["link", "set", &host, "up"])?;
-        let address = address.recv().context("the device's end has ended")??;
         Ok(Self { address, stopped, device: Some(far), received, _gadget: gadget, _cables: cables })
     }
 
@@ -145,46 +140,11 @@ fn send(mut stream: TcpStream) {
     while stream.write_all(&block).is_ok() {}
 }
 
-/// A network namespace, held by a process that does nothing else.
-struct Namespace(Child);
-
-impl Namespace {
-    fn create() -> Result<Self> {
-        let mut command = Command::new("unshare");
-        let child = command.args(["-n", "sleep", "1000000"]).stdin(Stdio::null()).spawn();
-        let namespace = Self(child.context("cannot make a network namespace")?);
-        let own = fs::read_link("/proc/self/ns/net")?;
-        wait_for("the network namespace", || {
-            fs::read_link(namespace.file()).ok().filter(|theirs| *theirs != own)
-        })?;
-        Ok(namespace)
-    }
-
-    fn file(&self) -> String {
-        format!("/proc/{}/ns/net", self.0.id())
-    }
-
-    /// Has this thread be in it from now on, with the programs that it starts.
-    fn enter(&self) -> Result<()> {
-        let file = fs::File::open(self.file())?;
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(file.as_fd(), kind).context("cannot enter a namespace")
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Listens at the device's end, on a thread that stays there.
-fn listen(namespace: &Namespace, device: &str) -> Result<TcpListener> {
-    namespace.enter()?;
+/// Listens at the device's end, inside its network.
+fn listen(device: &str) -> io::Result<TcpListener> {
     ip(&["addr", "add", &format!("{DEVICE_ADDRESS}/24"), "dev", device])?;
     ip(&["link", "set", device, "up"])?;
-    Ok(TcpListener::bind((DEVICE_ADDRESS, 0))?)
+    TcpListener::bind((DEVICE_ADDRESS, 0))
 }
 
 fn serve(listener: &TcpListener, stopped: &AtomicBool, received: &AtomicU64) {
@@ -207,9 +167,11 @@ fn interface(mac: &str) -> Option<String> {
     Some(found.file_name().to_string_lossy().into_owned())
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+fn ip(arguments: &[&str]) -> io::Result<()> {
     let output = Command::new("ip").args(arguments).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
     let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    ensure!(output.status.success(), "ip {}: {complaint}", arguments.join(" "));
-    Ok(())
+    Err(io::Error::other(format!("ip {}: {complaint}", arguments.join(" "))))
 }

@@ -186,6 +186,17 @@ impl Cables {
         names.sort_by_key(|name| (name.len(), name.clone()));
         Ok(names)
     }
+
+    /// Makes a cable's far end a device's port again, or no longer, as the driver of a dual-role port does: the gadget controller
+    /// of this number comes or goes.
+    ///
+    /// # Errors
+    ///
+    /// It is so already, or the driver refuses.
+    pub fn role(&self, cable: usize, is_device: bool) -> io::Result<()> {
+        let what = if is_device { "bind" } else { "unbind" };
+        fs::write(format!("/sys/bus/platform/drivers/dummy_udc/{what}"), format!("dummy_udc.{cable}"))
+    }
 }
 
 impl Drop for Cables {
