@@ -19,13 +19,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bondwire_vm::report::PACKAGE_FILE;
-use bondwire_vm::{Gadget, Load, Speed, guest, wait_for};
+use bondwire_vm::{Cables, Gadget, Guest, Load, Speed, guest, wait_for};
 use serde_json::{Value, json};
 
 /// Where the guest has it: the path of the build is the host's.
 const PROGRAM: &str = "/usr/bin/bondwire";
 /// The controller of the cable that carries the link.
 const CONTROLLER: &str = "dummy_udc.0";
+/// What the host's buses have.
+const DEVICES: &str = "/sys/bus/usb/devices";
 const GADGETS: &str = "/sys/kernel/config/usb_gadget";
 /// The service's control socket.
 const SOCKET: &str = "/run/bondwire-service/bondwire/bondwire.sock";
@@ -255,6 +257,8 @@ impl Drop for Machine {
             run(Command::new("journalctl").args(["--no-pager", "--lines=200"]));
         }
         run(Command::new("systemctl").args(["disable", "--now", "board"]));
+        // Once reached, it stays active until the next boot, and the next machine is to reach it anew.
+        run(Command::new("systemctl").args(["stop", "usb-gadget.target"]));
         if run(Command::new("dpkg").args(["--status", "bondwire"])).status.success() {
             run(Command::new("dpkg").args(["--purge", "bondwire"]));
         } else {
@@ -268,73 +272,187 @@ impl Drop for Machine {
     }
 }
 
-/// Makes the board's port a device's again, or no longer.
-fn role(is_device: bool) {
-    let what = if is_device { "bind" } else { "unbind" };
-    fs::write(format!("/sys/bus/platform/drivers/dummy_udc/{what}"), CONTROLLER).unwrap();
+/// The machine with a cable in the bond, beside TCP. The far end is a gadget of the board.
+struct Joined {
+    machine: Machine,
+    messages: Messages,
+    cables: Cables,
+    cable: Cable,
 }
 
-/// Plugs in the cable of the board, or pulls it. (`soft_connect` does not do: after it dummy_hcd answers no request.)
-fn plug(gadget: &Path, is_in: bool) {
-    fs::write(gadget.join("UDC"), if is_in { CONTROLLER } else { "\n" }).unwrap();
+impl Joined {
+    fn set_up(guest: &Guest) -> Self {
+        let machine = Machine::set_up(Files::Package, &format!("\"gadget:{CONTROLLER}\""));
+        // The board has no controller yet. When one comes, that wants the gadget's unit, and the service waits for it.
+        Machine::start();
+        let mut messages = Messages::follow();
+        messages.wait_for(" tcp ", ": up");
+        let cables = guest.cables(1, Speed::High).unwrap();
+        messages.wait_for(" usb ", ": up");
+        Self { machine, messages, cables, cable: Cable::find() }
+    }
+
+    /// Pulls the cable and plugs it in so often, under load.
+    fn come_and_go(&mut self, times: usize) {
+        let load = start_load();
+        let mut attached_after = Vec::new();
+        for _ in 0..times {
+            self.cable.wait_until("is used", |cable| cable.is_at(Moment::Used));
+            self.cable.plug(false);
+            self.messages.wait_for(": detached", "");
+            let links = links();
+            assert!(links.len() == 1 && links[0].0.starts_with("tcp"), "{links:?}");
+            let plugged_in = Instant::now();
+            self.cable.plug(true);
+            self.messages.wait_for(" usb ", ": up");
+            attached_after.push(plugged_in.elapsed());
+        }
+        attached_after.sort();
+        println!(
+            "attached after {attached_after:?}; the aim is {ATTACH_LIMIT:?} on a machine that is not emulated"
+        );
+        println!("{} bytes arrived meanwhile, each right", load.end().unwrap());
+    }
+
+    /// The controller goes and comes back, as one of a dual-role port does; nobody types anything.
+    fn change_role(&mut self) {
+        let load = start_load();
+        self.cables.role(0, false).unwrap();
+        self.messages.wait_for(": detached", "");
+        self.cables.role(0, true).unwrap();
+        self.messages.wait_for(" usb ", ": up");
+        assert!(load.end().unwrap() > 0);
+    }
+
+    /// A service that dies takes its cables up again.
+    fn kill_service(&mut self) {
+        systemctl(&["kill", "--signal=KILL", "bondwire"]);
+        self.messages.0.read_to_end(&mut Vec::new()).unwrap();
+        self.messages = Messages::follow();
+        self.messages.wait_for(" usb ", ": up");
+    }
+
+    /// Pulls the cable at a moment of its attachment, under load; nothing of it stays, and it joins when it is plugged in
+    /// again.
+    fn pull_when(&mut self, moment: Moment) {
+        println!("pulled when {moment:?}");
+        let Self { cable, .. } = self;
+        cable.plug(false);
+        cable.wait_until("is gone", Cable::is_gone);
+        let load = start_load();
+        cable.plug(true);
+        cable.wait_until("has come so far", |cable| cable.is_at(moment));
+        cable.plug(false);
+        cable.wait_until("is gone", Cable::is_gone);
+        assert_eq!(cable.attachment("Result"), "success");
+        cable.plug(true);
+        cable.wait_until("is used", |cable| cable.is_at(Moment::Used));
+        println!("{} bytes arrived meanwhile, each right", load.end().unwrap());
+    }
+
+    fn end(self) {
+        // The gadget goes first, else its controller could not.
+        drop((self.machine, self.cables));
+    }
+}
+
+/// How far a cable that is plugged in has come.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Plugged,
+    OnTheBus,
+    BeingAttached,
+    Attached,
+    Used,
+}
+
+impl Moment {
+    const ALL: [Self; 5] = [Self::Plugged, Self::OnTheBus, Self::BeingAttached, Self::Attached, Self::Used];
+}
+
+/// The cable, by the name of its port at the host: `3-1`.
+struct Cable(String);
+
+impl Cable {
+    /// The one that is plugged in.
+    fn find() -> Self {
+        let is_ours = |path: &Path| {
+            fs::read_to_string(path.join("manufacturer")).is_ok_and(|name| name.trim() == "Bondwire")
+        };
+        let mut devices = fs::read_dir(DEVICES).unwrap().flatten();
+        let device = devices.find(|device| is_ours(&device.path())).expect("a device of ours");
+        Self(device.file_name().into_string().unwrap())
+    }
+
+    /// Plugs it in, or pulls it. (`soft_connect` does not do: after it dummy_hcd answers no request.)
+    fn plug(&self, is_in: bool) {
+        let attribute = format!("{GADGETS}/bondwire.{CONTROLLER}/UDC");
+        fs::write(attribute, if is_in { CONTROLLER } else { "\n" }).unwrap();
+    }
+
+    #[track_caller]
+    fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let waited = wait_for("the cable", || is_so(self).then_some(()));
+        assert!(waited.is_ok(), "cable {} never {what}: {:?}", self.0, links());
+    }
+
+    fn is_on_the_bus(&self) -> bool {
+        Path::new(DEVICES).join(&self.0).exists()
+    }
+
+    /// A property of the unit that attaches it.
+    fn attachment(&self, property: &str) -> String {
+        let unit = format!("bondwire-attach@{}.service", self.0);
+        let property = format!("--property={property}");
+        let output = Command::new("systemctl").args(["show", "--value", &property, &unit]).output().unwrap();
+        text(&output.stdout).trim().to_owned()
+    }
+
+    fn is_at(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::Plugged => true,
+            Moment::OnTheBus => self.is_on_the_bus(),
+            Moment::BeingAttached => self.attachment("ActiveState") == "activating",
+            Moment::Attached => self.attachment("ActiveState") == "active",
+            Moment::Used => links().iter().any(|(link, sent)| link.starts_with("usb") && *sent > USED),
+        }
+    }
+
+    /// Neither the bus, nor systemd, nor the bond has it.
+    fn is_gone(&self) -> bool {
+        !self.is_on_the_bus()
+            && self.attachment("ActiveState") == "inactive"
+            && links().iter().all(|(link, _)| link.starts_with("tcp"))
+    }
 }
 
 #[test]
 fn a_cable_joins_the_running_bond_as_it_is_plugged_in_and_leaves_as_it_is_pulled() {
-    cable_joins_and_leaves(TIMES);
+    let Some(guest) = guest() else { return };
+    let mut joined = Joined::set_up(&guest);
+    joined.come_and_go(TIMES);
+    joined.change_role();
+    joined.kill_service();
+    joined.end();
+}
+
+#[test]
+fn a_cable_may_be_pulled_while_it_is_being_attached() {
+    let Some(guest) = guest() else { return };
+    let mut joined = Joined::set_up(&guest);
+    for moment in Moment::ALL {
+        joined.pull_when(moment);
+    }
+    joined.end();
 }
 
 #[test]
 #[ignore = "takes minutes: cargo xtask vm --long"]
 fn a_cable_joins_and_leaves_fifty_times() {
-    cable_joins_and_leaves(MANY_TIMES);
-}
-
-/// Plugs the cable in and pulls it so often, under load.
-fn cable_joins_and_leaves(times: usize) {
     let Some(guest) = guest() else { return };
-    let machine = Machine::set_up(Files::Package, &format!("\"gadget:{CONTROLLER}\""));
-    // The board has no controller yet. When one comes, that wants the gadget's unit, and the service waits for it.
-    Machine::start();
-    let mut messages = Messages::follow();
-    messages.wait_for(" tcp ", ": up");
-    let cables = guest.cables(1, Speed::High).unwrap();
-    let gadget = Path::new(GADGETS).join(format!("bondwire.{CONTROLLER}"));
-    messages.wait_for(" usb ", ": up");
-    let load = start_load();
-    let mut attached_after = Vec::new();
-    for _ in 0..times {
-        let carries = || links().iter().any(|(link, sent)| link.starts_with("usb") && *sent > USED);
-        wait_for("data over the cable", || carries().then_some(())).unwrap();
-        plug(&gadget, false);
-        messages.wait_for(": detached", "");
-        let links = links();
-        assert!(links.len() == 1 && links[0].0.starts_with("tcp"), "{links:?}");
-        let plugged_in = Instant::now();
-        plug(&gadget, true);
-        messages.wait_for(" usb ", ": up");
-        attached_after.push(plugged_in.elapsed());
-    }
-    attached_after.sort();
-    println!(
-        "attached after {attached_after:?}; the aim is {ATTACH_LIMIT:?} on a machine that is not emulated"
-    );
-
-    println!("{} bytes arrived meanwhile, each right", load.end().unwrap());
-
-    // The controller goes and comes back, as one of a dual-role port does; nobody types anything.
-    let load = start_load();
-    role(false);
-    messages.wait_for(": detached", "");
-    role(true);
-    messages.wait_for(" usb ", ": up");
-    assert!(load.end().unwrap() > 0);
-
-    // A service that dies takes its cables up again.
-    systemctl(&["kill", "--signal=KILL", "bondwire"]);
-    messages.0.read_to_end(&mut Vec::new()).unwrap();
-    Messages::follow().wait_for(" usb ", ": up");
-    drop((machine, cables));
+    let mut joined = Joined::set_up(&guest);
+    joined.come_and_go(MANY_TIMES);
+    joined.end();
 }
 
 #[test]
