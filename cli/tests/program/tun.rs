@@ -161,8 +161,9 @@ fn one_tcp_connection_uses_both_links() {
     let all: u64 = sent.iter().sum();
     // iperf3 ends when it has written all; the last of it may still wait in the host.
     assert!(all >= 30 << 20, "{sent:?}");
-    // By their rates it would be a third for the slower one.
-    assert!(sent.len() == 2 && sent.iter().all(|bytes| *bytes > all / 10), "{sent:?}");
+    // By their rates it would be a third for the slower one; how much it is, the host's other work decides. A link to which the
+    // connection was not spread has sent a few acknowledgements only.
+    assert!(sent.len() == 2 && sent.iter().all(|bytes| *bytes > 1 << 20), "{sent:?}");
 }
 
 #[test]
