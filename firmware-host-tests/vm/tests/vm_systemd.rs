@@ -112,14 +112,18 @@ fn key(folder: &str) -> String {
     good(&mut as_user("pubkey")).trim().to_owned()
 }
 
-/// A connection to the service's control socket.
+/// A connection to the service's control socket, once a service is there to answer: a connection that a dying one still took
+/// is reset.
 fn control(request: &Value) -> BufReader<UnixStream> {
-    let mut socket = wait_for("the service", || UnixStream::connect(SOCKET).ok()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    writeln!(socket, "{request}").unwrap();
-    let mut socket = BufReader::new(socket);
-    line(&mut socket);
-    socket
+    let greeted = || {
+        let mut socket = UnixStream::connect(SOCKET).ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(socket, "{request}").ok()?;
+        let mut socket = BufReader::new(socket);
+        let greeting_bytes = socket.read_line(&mut String::new()).ok()?;
+        (greeting_bytes > 0).then_some(socket)
+    };
+    wait_for("the service", greeted).unwrap()
 }
 
 fn line(socket: &mut impl BufRead) -> Value {
